@@ -1,0 +1,7 @@
+//! The Tributary node: everything between a robot's sensors and a buyer's file.
+
+pub mod config;
+pub mod home;
+pub mod ingest;
+pub mod lane;
+pub mod net;
