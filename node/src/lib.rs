@@ -3,5 +3,5 @@
 pub mod config;
 pub mod home;
 pub mod ingest;
-pub mod lane;
+pub mod machine;
 pub mod net;
