@@ -28,6 +28,14 @@ impl CanonicalWriter {
         self.write_object(object, out, 0)
     }
 
+    /// Writes `number` at the end of `out`.
+    ///
+    /// # Errors
+    /// [`JsonError::NonFinite`].
+    pub fn number(&mut self, number: &Number, out: &mut Vec<u8>) -> Result<(), JsonError> {
+        write_number(number, out)
+    }
+
     fn write(&mut self, value: &Value, out: &mut Vec<u8>, depth: usize) -> Result<(), JsonError> {
         match value {
             Value::Null => out.extend_from_slice(b"null"),
