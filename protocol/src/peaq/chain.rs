@@ -1,0 +1,282 @@
+//! Plaintext into a chain of sealed chunks.
+//!
+//! The input is cut at fixed offsets; each piece is encrypted under a key of its own, linked to the chunk before by
+//! `chunkId`, and the text of its ciphertext hash is signed. One chunk is held in memory at a time, whatever the input's size.
+
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, aead::Aead};
+use ed25519_dalek::{Signer as _, SigningKey};
+use rand_core::CryptoRng;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::{
+    StreamError,
+    envelope::{Envelope, Recipients, SealedParts},
+    hexes,
+};
+
+/// Largest chunk that is built here, in bytes; one chunk and its ciphertext are in memory.
+pub const MAX_CHUNK_SIZE: usize = 64 * 1024 * 1024;
+
+/// The id of a chunk: `0x` SHA-256 of `<previous chunkId or nothing>|<encryptedDataHash>|<index>`.
+#[must_use]
+pub fn chunk_id(previous: Option<&str>, encrypted_data_hash: &str, index: u64) -> String {
+    hexes::sha256_text(format!("{}|{encrypted_data_hash}|{index}", previous.unwrap_or_default()).as_bytes())
+}
+
+/// A key that signs the text of a chunk's `encryptedDataHash`.
+pub trait HashSigner {
+    /// The Ed25519 public key.
+    fn public_key(&self) -> [u8; 32];
+    /// Ed25519 signature over the 66 ASCII bytes of `encrypted_data_hash`, without any context.
+    fn sign_hash_text(&self, encrypted_data_hash: &str) -> [u8; 64];
+}
+
+/// An Ed25519 key as peaq's key files hold it. Wiped when dropped.
+pub struct PlainSigningKey(SigningKey);
+
+impl PlainSigningKey {
+    /// Takes the 32 bytes of a private key.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; 32]) -> Self {
+        Self(SigningKey::from_bytes(bytes))
+    }
+
+    /// Reads a private key from hex; a public key, if given, must belong to it.
+    ///
+    /// # Errors
+    /// Not hex, not 32 bytes, or another key's public key.
+    pub fn from_hex(private_hex: &str, public_hex: Option<&str>) -> Result<Self, StreamError> {
+        const FIELD: &str = "signing_private_key_hex";
+        let bytes = hexes::decode_secret(private_hex, FIELD)?;
+        let bytes: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| StreamError::SigningKey { field: FIELD })?;
+        let key = Self::from_bytes(bytes);
+        match public_hex {
+            Some(text) if hexes::decode(text, "signing_public_key_hex")? != key.public_key() => {
+                Err(StreamError::SigningKeyMismatch)
+            }
+            _ => Ok(key),
+        }
+    }
+}
+
+impl HashSigner for PlainSigningKey {
+    fn public_key(&self) -> [u8; 32] {
+        self.0.verifying_key().to_bytes()
+    }
+
+    fn sign_hash_text(&self, encrypted_data_hash: &str) -> [u8; 64] {
+        self.0.sign(encrypted_data_hash.as_bytes()).to_bytes()
+    }
+}
+
+/// Who signs a chain: a key, and the names that stand beside the signature.
+#[derive(Clone)]
+pub struct ChunkSigner<'a> {
+    key: &'a dyn HashSigner,
+    public_key: [u8; 32],
+    machine_did: String,
+    key_id: String,
+}
+
+impl<'a> ChunkSigner<'a> {
+    /// A signer for the machine `machine_did`, whose key is called `key_id` in its DID document.
+    ///
+    /// # Errors
+    /// A blank name: such a chain does not verify.
+    pub fn new(key: &'a dyn HashSigner, machine_did: &str, key_id: &str) -> Result<Self, StreamError> {
+        for (text, field) in [(machine_did, "machine_did"), (key_id, "machine_key_id")] {
+            if hexes::is_blank(text) {
+                return Err(StreamError::Blank { field });
+            }
+        }
+        let public_key = key.public_key();
+        Ok(Self { key, public_key, machine_did: machine_did.to_owned(), key_id: key_id.to_owned() })
+    }
+
+    /// The machine's name.
+    #[must_use]
+    pub fn machine_did(&self) -> &str {
+        &self.machine_did
+    }
+
+    /// The key's name.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        &self.key_id
+    }
+
+    /// The Ed25519 public key.
+    #[must_use]
+    pub const fn public_key(&self) -> &[u8; 32] {
+        &self.public_key
+    }
+}
+
+/// Key and nonce of one chunk. Never used twice; the key is wiped when dropped.
+pub struct ChunkSecrets {
+    /// XChaCha20-Poly1305 key.
+    pub key: Zeroizing<[u8; 32]>,
+    /// XChaCha20 nonce.
+    pub nonce: [u8; 24],
+}
+
+impl ChunkSecrets {
+    /// Draws 32 bytes of key, then 24 of nonce.
+    pub fn generate(rng: &mut impl CryptoRng) -> Self {
+        let mut secrets = Self { key: Zeroizing::new([0; 32]), nonce: [0; 24] };
+        rng.fill_bytes(secrets.key.as_mut_slice());
+        rng.fill_bytes(&mut secrets.nonce);
+        secrets
+    }
+}
+
+/// A chunk's envelope and its ciphertext (16 bytes longer than the plaintext).
+#[derive(Debug, Clone)]
+pub struct SealedChunk {
+    /// What `chunk-<i>.json` holds.
+    pub envelope: Envelope,
+    /// What `chunk-<i>.bin` holds.
+    pub ciphertext: Vec<u8>,
+}
+
+/// Encrypts, hashes, links and signs one chunk, and seals its key for the recipients.
+///
+/// # Errors
+/// [`StreamError::Encrypt`] for a plaintext beyond the cipher's limit of 256 GiB.
+pub fn seal_chunk(
+    plaintext: &[u8],
+    index: u64,
+    previous_chunk_id: Option<&str>,
+    secrets: &ChunkSecrets,
+    recipients: &Recipients,
+    signer: &ChunkSigner<'_>,
+    rng: &mut impl CryptoRng,
+) -> Result<SealedChunk, StreamError> {
+    let ciphertext = XChaCha20Poly1305::new((&*secrets.key).into())
+        .encrypt((&secrets.nonce).into(), plaintext)
+        .map_err(|_| StreamError::Encrypt)?;
+    let encrypted_data_hash = hexes::sha256(&ciphertext);
+    let parts = SealedParts {
+        index,
+        previous_chunk_id,
+        encrypted_data_hash,
+        plaintext_hash: hexes::sha256(plaintext),
+        nonce: secrets.nonce,
+        signature: signer.key.sign_hash_text(&hexes::hash_text(&encrypted_data_hash)),
+        storage_ref: None,
+    };
+    let envelope = Envelope::from_parts(parts, &secrets.key, recipients, signer, rng)?;
+    Ok(SealedChunk { envelope, ciphertext })
+}
+
+/// What a finished chain says of its source; the manifest is made from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainSummary {
+    /// `0x` SHA-256 of the whole input.
+    pub source_hash: String,
+    /// Number of chunks, at least 1.
+    pub total_chunks: u64,
+    /// Bytes per chunk; the last may be shorter.
+    pub chunk_size: u64,
+    /// Length of the whole input in bytes.
+    pub total_bytes: u64,
+}
+
+/// Builds a chain from input that arrives piece by piece. After an error the builder is of no further use.
+pub struct ChainBuilder<'a> {
+    chunk_size: usize,
+    recipients: &'a Recipients,
+    signer: &'a ChunkSigner<'a>,
+    pending: Vec<u8>,
+    source: Sha256,
+    total_bytes: u64,
+    next: u64,
+    previous: Option<String>,
+}
+
+impl<'a> ChainBuilder<'a> {
+    /// A builder of chunks of `chunk_size` bytes.
+    ///
+    /// # Errors
+    /// [`StreamError::ChunkSize`] unless it is 1 to [`MAX_CHUNK_SIZE`].
+    pub fn new(
+        chunk_size: usize,
+        recipients: &'a Recipients,
+        signer: &'a ChunkSigner<'a>,
+    ) -> Result<Self, StreamError> {
+        if !(1..=MAX_CHUNK_SIZE).contains(&chunk_size) {
+            return Err(StreamError::ChunkSize { found: chunk_size, max: MAX_CHUNK_SIZE });
+        }
+        Ok(Self {
+            chunk_size,
+            recipients,
+            signer,
+            pending: Vec::new(),
+            source: Sha256::new(),
+            total_bytes: 0,
+            next: 0,
+            previous: None,
+        })
+    }
+
+    /// Takes bytes off the front of `data` until a chunk is full and returns it; `None` when `data` is used up first.
+    ///
+    /// Call it again with the same `data` until it returns `None`. For each chunk `rng` gives key, nonce, and 32 bytes for
+    /// each recipient, in this order.
+    ///
+    /// # Errors
+    /// As [`seal_chunk`].
+    pub fn next_chunk(
+        &mut self,
+        data: &mut &[u8],
+        rng: &mut impl CryptoRng,
+    ) -> Result<Option<SealedChunk>, StreamError> {
+        let missing = self.chunk_size - self.pending.len();
+        let Some((piece, rest)) = data.split_at_checked(missing) else {
+            self.pending.extend_from_slice(data);
+            *data = &[];
+            return Ok(None);
+        };
+        *data = rest;
+        if self.pending.is_empty() {
+            return self.seal(piece, rng).map(Some);
+        }
+        self.pending.extend_from_slice(piece);
+        self.seal_pending(rng).map(Some)
+    }
+
+    /// Ends the input: the last, shorter chunk if there is one (an empty input is one empty chunk), and the summary.
+    ///
+    /// # Errors
+    /// As [`seal_chunk`].
+    pub fn finish(mut self, rng: &mut impl CryptoRng) -> Result<(Option<SealedChunk>, ChainSummary), StreamError> {
+        let last = if self.next == 0 || !self.pending.is_empty() { Some(self.seal_pending(rng)?) } else { None };
+        let summary = ChainSummary {
+            source_hash: hexes::hash_text(&self.source.finalize().into()),
+            total_chunks: self.next,
+            chunk_size: self.chunk_size as u64,
+            total_bytes: self.total_bytes,
+        };
+        Ok((last, summary))
+    }
+
+    fn seal_pending(&mut self, rng: &mut impl CryptoRng) -> Result<SealedChunk, StreamError> {
+        let mut plaintext = std::mem::take(&mut self.pending);
+        let sealed = self.seal(&plaintext, rng)?;
+        plaintext.clear();
+        self.pending = plaintext;
+        Ok(sealed)
+    }
+
+    fn seal(&mut self, plaintext: &[u8], rng: &mut impl CryptoRng) -> Result<SealedChunk, StreamError> {
+        let secrets = ChunkSecrets::generate(rng);
+        let previous = self.previous.as_deref();
+        let sealed = seal_chunk(plaintext, self.next, previous, &secrets, self.recipients, self.signer, rng)?;
+        self.source.update(plaintext);
+        self.total_bytes += plaintext.len() as u64;
+        self.next += 1;
+        self.previous = Some(sealed.envelope.chunk_id.clone());
+        Ok(sealed)
+    }
+}
