@@ -328,3 +328,139 @@ impl AccessBook {
         self.entries.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn recipient() -> Recipient {
+        buyer("b", &hex::encode(BoxSecretKey::from_bytes(&[3; 32]).public_key())).unwrap()
+    }
+
+    fn entry(chunk_id: &str, recipient_id: &str) -> AccessEntry {
+        AccessEntry {
+            chunk_id: chunk_id.to_owned(),
+            buyer: RecipientEntry {
+                recipient_id: recipient_id.to_owned(),
+                recipient_type: "buyer".to_owned(),
+                algorithm: "x25519-sealedbox".to_owned(),
+                public_key_hex: "ab".to_owned(),
+                wrapped_key_hex: "cd".to_owned(),
+            },
+        }
+    }
+
+    fn parse(text: &str) -> Result<ParsedAccessFile, String> {
+        ParsedAccessFile::parse(text.as_bytes())
+            .map_err(|error| std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string))
+    }
+
+    #[test]
+    fn both_spellings_have_peaqs_keys_in_peaqs_order() {
+        let file = AccessFile { number: 2, buyer_public_key_hex: "0xAB".into(), entries: vec![entry("c", "é")] };
+        let cli = concat!(
+            r#"{"schemaVersion":"peaq.stream.buyer-access.v1","buyerPublicKeyHex":"0xAB","entries":[{"chunkId":"c","#,
+            r#""buyer":{"recipientId":"\u00e9","recipientType":"buyer","algorithm":"x25519-sealedbox","#,
+            r#""publicKeyHex":"ab","wrappedKeyHex":"cd"}}]}"#
+        );
+        let sdk = concat!(
+            r#"{"schema_version":"peaq.stream.buyer-access.v1","file_name":"0xAB-2.json","buyer_public_key_hex":"0xAB","#,
+            r#""entries":[{"chunk_id":"c","buyer":{"recipient_id":"\u00e9","recipient_type":"buyer","#,
+            r#""algorithm":"x25519-sealedbox","public_key_hex":"ab","wrapped_key_hex":"cd"},"#,
+            r#""schema_version":"peaq.stream.buyer-access.v1"}]}"#
+        );
+        assert_eq!(String::from_utf8(file.to_cli_text()).unwrap(), cli);
+        assert_eq!(String::from_utf8(file.to_sdk_text()).unwrap(), sdk);
+        assert_eq!(parse(cli), parse(sdk));
+    }
+
+    #[test]
+    fn a_missing_or_mistyped_key_is_named() {
+        let file = AccessFile { number: 1, buyer_public_key_hex: "ab".into(), entries: vec![entry("c", "b")] };
+        let text = String::from_utf8(file.to_cli_text()).unwrap();
+        assert!(parse(&text).is_ok());
+        for key in [
+            "schemaVersion",
+            "buyerPublicKeyHex",
+            "entries",
+            "chunkId",
+            "buyer",
+            "recipientId",
+            "recipientType",
+            "algorithm",
+            "publicKeyHex",
+            "wrappedKeyHex",
+        ] {
+            let without = text.replacen(&format!("\"{key}\":"), "\"other\":", 1);
+            let error = parse(&without).unwrap_err();
+            assert!(error.contains(&format!("missing field `{key}`")), "{key}: {error}");
+        }
+        let error = parse(&text.replace("\"cd\"", "5")).unwrap_err();
+        assert!(error.contains("invalid type: integer `5`, expected a string"), "{error}");
+        let error = parse(&text.replace("access.v1", "access.v2")).unwrap_err();
+        assert!(error.contains("access.v2"), "{error}");
+        let sdk = String::from_utf8(file.to_sdk_text()).unwrap();
+        let entry_of_another_version = sdk.replace("access.v1\"}", "access.v2\"}");
+        assert_ne!(sdk, entry_of_another_version);
+        assert!(parse(&entry_of_another_version).unwrap_err().contains("access.v2"));
+    }
+
+    #[test]
+    fn a_book_holds_the_buyers_last_entry_for_each_chunk() {
+        let mut first = entry("c", "b");
+        first.buyer.wrapped_key_hex = "01".into();
+        let file = |entries| ParsedAccessFile { buyer_public_key_hex: "ab".into(), entries };
+        let mut book = AccessBook::new();
+        assert!(book.is_empty());
+        book.add(file(vec![first, entry("c", "b"), entry("d", "someone else")]), "b");
+        assert_eq!(book.len(), 1);
+        assert_eq!(book.get("c"), Some(&entry("c", "b").buyer));
+        assert_eq!(book.get("d"), None);
+    }
+
+    #[test]
+    fn no_entries_make_no_file() {
+        assert_eq!(Sharder::new(&recipient(), 100).finish(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn files_hold_as_much_as_fits_and_nothing_is_lost(
+            names in proptest::collection::vec("[a-zé\u{1f600}]{0,40}", 0..40),
+            max in 0usize..3000,
+        ) {
+            let entries: Vec<AccessEntry> = names.iter().map(|name| entry(name, "b")).collect();
+            let mut sharder = Sharder::new(&recipient(), max);
+            let mut files = Vec::new();
+            for entry in entries.clone() {
+                files.extend(sharder.push(entry));
+                // The running size is the size of the text.
+                prop_assert_eq!(sharder.size, sharder.file.to_sdk_text().len());
+            }
+            files.extend(sharder.finish());
+            for (number, file) in (1..).zip(&files) {
+                prop_assert_eq!(file.number, number);
+                prop_assert!(file.entries.len() == 1 || file.to_sdk_text().len() <= max);
+            }
+            for pair in files.windows(2) {
+                let mut fuller = pair[0].clone();
+                fuller.entries.push(pair[1].entries[0].clone());
+                prop_assert!(fuller.to_sdk_text().len() > max);
+            }
+            let mut all = Vec::new();
+            for file in &files {
+                let read = ParsedAccessFile::parse(&file.to_cli_text()).unwrap();
+                prop_assert_eq!(&read, &ParsedAccessFile::parse(&file.to_sdk_text()).unwrap());
+                all.extend(read.entries);
+            }
+            prop_assert_eq!(all, entries);
+        }
+
+        #[test]
+        fn garbage_is_refused_without_panic(garbage in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(ParsedAccessFile::parse(&garbage).is_err());
+        }
+    }
+}

@@ -4,7 +4,6 @@
 //! `chunkId`, and the text of its ciphertext hash is signed. One chunk is held in memory at a time, whatever the input's size.
 
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, aead::Aead};
-use ed25519_dalek::{Signer as _, SigningKey};
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -14,6 +13,7 @@ use super::{
     envelope::{Envelope, Recipients, SealedParts},
     hexes,
 };
+use crate::keys::{FeedKey, FeedPublicKey};
 
 /// Largest chunk that is built here, in bytes; one chunk and its ciphertext are in memory.
 pub const MAX_CHUNK_SIZE: usize = 64 * 1024 * 1024;
@@ -24,57 +24,27 @@ pub fn chunk_id(previous: Option<&str>, encrypted_data_hash: &str, index: u64) -
     hexes::sha256_text(format!("{}|{encrypted_data_hash}|{index}", previous.unwrap_or_default()).as_bytes())
 }
 
-/// A key that signs the text of a chunk's `encryptedDataHash`.
-pub trait HashSigner {
-    /// The Ed25519 public key.
-    fn public_key(&self) -> [u8; 32];
-    /// Ed25519 signature over the 66 ASCII bytes of `encrypted_data_hash`, without any context.
-    fn sign_hash_text(&self, encrypted_data_hash: &str) -> [u8; 64];
-}
-
-/// An Ed25519 key as peaq's key files hold it. Wiped when dropped.
-pub struct PlainSigningKey(SigningKey);
-
-impl PlainSigningKey {
-    /// Takes the 32 bytes of a private key.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8; 32]) -> Self {
-        Self(SigningKey::from_bytes(bytes))
-    }
-
-    /// Reads a private key from hex; a public key, if given, must belong to it.
-    ///
-    /// # Errors
-    /// Not hex, not 32 bytes, or another key's public key.
-    pub fn from_hex(private_hex: &str, public_hex: Option<&str>) -> Result<Self, StreamError> {
-        const FIELD: &str = "signing_private_key_hex";
-        let bytes = hexes::decode_secret(private_hex, FIELD)?;
-        let bytes: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| StreamError::SigningKey { field: FIELD })?;
-        let key = Self::from_bytes(bytes);
-        match public_hex {
-            Some(text) if hexes::decode(text, "signing_public_key_hex")? != key.public_key() => {
-                Err(StreamError::SigningKeyMismatch)
-            }
-            _ => Ok(key),
+/// Reads an Ed25519 private key from hex, as peaq's key files hold it; a public key, if given, must belong to it.
+///
+/// # Errors
+/// Not hex, not 32 bytes, or another key's public key.
+pub fn signing_key_from_hex(private_hex: &str, public_hex: Option<&str>) -> Result<FeedKey, StreamError> {
+    const FIELD: &str = "signing_private_key_hex";
+    let bytes = hexes::decode_secret(private_hex, FIELD)?;
+    let bytes: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| StreamError::SigningKey { field: FIELD })?;
+    let key = FeedKey::from_bytes(bytes);
+    match public_hex {
+        Some(text) if hexes::decode(text, "signing_public_key_hex")? != key.public().as_bytes() => {
+            Err(StreamError::SigningKeyMismatch)
         }
-    }
-}
-
-impl HashSigner for PlainSigningKey {
-    fn public_key(&self) -> [u8; 32] {
-        self.0.verifying_key().to_bytes()
-    }
-
-    fn sign_hash_text(&self, encrypted_data_hash: &str) -> [u8; 64] {
-        self.0.sign(encrypted_data_hash.as_bytes()).to_bytes()
+        _ => Ok(key),
     }
 }
 
 /// Who signs a chain: a key, and the names that stand beside the signature.
 #[derive(Clone)]
 pub struct ChunkSigner<'a> {
-    key: &'a dyn HashSigner,
-    public_key: [u8; 32],
+    key: &'a FeedKey,
     machine_did: String,
     key_id: String,
 }
@@ -84,14 +54,13 @@ impl<'a> ChunkSigner<'a> {
     ///
     /// # Errors
     /// A blank name: such a chain does not verify.
-    pub fn new(key: &'a dyn HashSigner, machine_did: &str, key_id: &str) -> Result<Self, StreamError> {
+    pub fn new(key: &'a FeedKey, machine_did: &str, key_id: &str) -> Result<Self, StreamError> {
         for (text, field) in [(machine_did, "machine_did"), (key_id, "machine_key_id")] {
             if hexes::is_blank(text) {
                 return Err(StreamError::Blank { field });
             }
         }
-        let public_key = key.public_key();
-        Ok(Self { key, public_key, machine_did: machine_did.to_owned(), key_id: key_id.to_owned() })
+        Ok(Self { key, machine_did: machine_did.to_owned(), key_id: key_id.to_owned() })
     }
 
     /// The machine's name.
@@ -108,8 +77,8 @@ impl<'a> ChunkSigner<'a> {
 
     /// The Ed25519 public key.
     #[must_use]
-    pub const fn public_key(&self) -> &[u8; 32] {
-        &self.public_key
+    pub fn public_key(&self) -> FeedPublicKey {
+        self.key.public()
     }
 }
 
@@ -163,7 +132,7 @@ pub fn seal_chunk(
         encrypted_data_hash,
         plaintext_hash: hexes::sha256(plaintext),
         nonce: secrets.nonce,
-        signature: signer.key.sign_hash_text(&hexes::hash_text(&encrypted_data_hash)),
+        signature: signer.key.sign_v1_hash(&encrypted_data_hash),
         storage_ref: None,
     };
     let envelope = Envelope::from_parts(parts, &secrets.key, recipients, signer, rng)?;
@@ -278,5 +247,124 @@ impl<'a> ChainBuilder<'a> {
         self.next += 1;
         self.previous = Some(sealed.envelope.chunk_id.clone());
         Ok(sealed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use proptest::prelude::*;
+    use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+
+    use super::*;
+    use crate::peaq::{
+        decrypt::{decrypt_chunk, decrypt_with_key, unwrap_chunk_key},
+        envelope::Role,
+        sealed_box::BoxSecretKey,
+        verify::{ChainError, ChainFault, verify_chain},
+    };
+
+    fn owner() -> BoxSecretKey {
+        BoxSecretKey::from_bytes(&[3; 32])
+    }
+
+    fn build(data: &[u8], chunk_size: usize, piece: usize, seed: u64) -> (Vec<SealedChunk>, ChainSummary) {
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let hex = hex::encode(owner().public_key());
+        let recipients = Recipients::new(&hex, &hex, &hex).unwrap();
+        let key = FeedKey::from_bytes(&[9; 32]);
+        let signer = ChunkSigner::new(&key, "did:peaq:0x00", "k").unwrap();
+        let mut builder = ChainBuilder::new(chunk_size, &recipients, &signer).unwrap();
+        let mut chunks = Vec::new();
+        for mut data in data.chunks(piece) {
+            while let Some(chunk) = builder.next_chunk(&mut data, &mut rng).unwrap() {
+                chunks.push(chunk);
+            }
+        }
+        let (last, summary) = builder.finish(&mut rng).unwrap();
+        chunks.extend(last);
+        (chunks, summary)
+    }
+
+    #[test]
+    fn sizes_names_and_keys_that_cannot_work_are_refused_at_once() {
+        let hex = hex::encode(owner().public_key());
+        let recipients = Recipients::new(&hex, &hex, &hex).unwrap();
+        let key = FeedKey::from_bytes(&[9; 32]);
+        let signer = ChunkSigner::new(&key, "d", "k").unwrap();
+        for found in [0, MAX_CHUNK_SIZE + 1] {
+            let error = ChainBuilder::new(found, &recipients, &signer).err();
+            assert_eq!(error, Some(StreamError::ChunkSize { found, max: MAX_CHUNK_SIZE }));
+        }
+        assert_eq!(ChunkSigner::new(&key, " ", "k").err(), Some(StreamError::Blank { field: "machine_did" }));
+        assert_eq!(ChunkSigner::new(&key, "d", "\t").err(), Some(StreamError::Blank { field: "machine_key_id" }));
+        let zero = "00".repeat(32);
+        let weak = StreamError::WeakPublicKey { field: "public_key_hex" };
+        assert_eq!(Recipients::new(&hex, &zero, &hex).err(), Some(weak));
+        let short = StreamError::PublicKeyLength { field: "public_key_hex", found: 31 };
+        assert_eq!(Recipients::new(&hex, &zero[2..], &hex).err(), Some(short));
+        let other = hex::encode(FeedKey::from_bytes(&[8; 32]).public().as_bytes());
+        let error = signing_key_from_hex(&"09".repeat(32), Some(&other)).err();
+        assert_eq!(error, Some(StreamError::SigningKeyMismatch));
+        assert!(signing_key_from_hex(&"09".repeat(31), None).is_err());
+    }
+
+    #[test]
+    fn a_missing_ciphertext_is_not_a_mismatch() {
+        let (chunks, _) = build(b"abc", 1, 1, 0);
+        let fault = verify_chain(chunks.iter().map(|c| &c.envelope), |i| {
+            (i != 1).then(|| Cow::from(&chunks[usize::try_from(i).unwrap()].ciphertext))
+        });
+        assert_eq!(fault, Err(ChainError::Broken { fault: ChainFault::CiphertextMissing, failed_at_index: 1 }));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn what_is_built_verifies_decrypts_and_reads_back(
+            data in proptest::collection::vec(any::<u8>(), 0..400),
+            chunk_size in 40usize..200,
+            piece in 1usize..300,
+            seed: u64,
+        ) {
+            let (chunks, summary) = build(&data, chunk_size, piece, seed);
+            prop_assert_eq!(summary.total_chunks, data.len().div_ceil(chunk_size).max(1) as u64);
+            prop_assert_eq!(&summary.source_hash, &hexes::sha256_text(&data));
+            let report = verify_chain(chunks.iter().map(|c| &c.envelope), |i| {
+                chunks.get(usize::try_from(i).unwrap()).map(|c| Cow::from(&c.ciphertext))
+            }).unwrap();
+            prop_assert_eq!(report.total_chunks, summary.total_chunks);
+            let mut output = Vec::new();
+            for chunk in &chunks {
+                let envelope = &chunk.envelope;
+                prop_assert_eq!(&Envelope::parse(&envelope.to_file_text()).unwrap(), envelope);
+                prop_assert_eq!(&Envelope::parse(&envelope.to_compact_text()).unwrap(), envelope);
+                let entry = envelope.recipient(Role::Owner).unwrap();
+                let plain = decrypt_chunk(envelope, entry, &owner(), &chunk.ciphertext).unwrap();
+                let key = unwrap_chunk_key(envelope, entry, &owner()).unwrap();
+                prop_assert_eq!(&decrypt_with_key(envelope, &key, &chunk.ciphertext).unwrap(), &plain);
+                output.extend(plain);
+            }
+            prop_assert_eq!(output, data);
+        }
+
+        #[test]
+        fn one_flipped_bit_of_ciphertext_breaks_verification_and_decryption(
+            data in proptest::collection::vec(any::<u8>(), 0..60),
+            at: prop::sample::Index,
+            bit in 0u8..8,
+        ) {
+            let (mut chunks, _) = build(&data, 1024, 1024, 1);
+            let chunk = &mut chunks[0];
+            let at = at.index(chunk.ciphertext.len());
+            chunk.ciphertext[at] ^= 1 << bit;
+            let verdict = verify_chain([&chunk.envelope], |_| Some(Cow::from(&chunk.ciphertext)));
+            prop_assert_eq!(verdict, Err(ChainError::Broken { fault: ChainFault::HashMismatch, failed_at_index: 0 }));
+            let entry = chunk.envelope.recipient(Role::Owner).unwrap();
+            let result = decrypt_chunk(&chunk.envelope, entry, &owner(), &chunk.ciphertext);
+            prop_assert_eq!(result, Err(StreamError::Decrypt));
+        }
     }
 }

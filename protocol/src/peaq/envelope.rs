@@ -260,7 +260,7 @@ impl Envelope {
                 algorithm: SIGNATURE.to_owned(),
                 machine_did: signer.machine_did().to_owned(),
                 key_id: signer.key_id().to_owned(),
-                public_key_hex: hex::encode(signer.public_key()),
+                public_key_hex: signer.public_key().to_string(),
                 value: hex::encode(parts.signature),
             },
         })
@@ -310,4 +310,153 @@ pub fn in_order(mut envelopes: Vec<Envelope>) -> Result<Vec<Envelope>, ReadError
         }
     }
     Ok(envelopes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::peaq::{decrypt, sealed_box::BoxSecretKey, verify::ChainVerifier};
+
+    fn sample() -> Envelope {
+        let text = |text: &str| text.to_owned();
+        let entry = RecipientEntry {
+            recipient_id: text("owner-1"),
+            recipient_type: text("owner"),
+            algorithm: text(KEY_WRAPPING),
+            public_key_hex: text("0xAB"),
+            wrapped_key_hex: text("cd"),
+        };
+        Envelope {
+            schema_version: text(CHUNK_SCHEMA),
+            chunk_id: text("0x01"),
+            previous_chunk_id: None,
+            index: 0,
+            encrypted_data_hash: text("0x02"),
+            plaintext_hash: text("0x03"),
+            storage_ref: None,
+            encryption: Encryption {
+                algorithm: text(CHUNK_CIPHER),
+                nonce: text("04"),
+                key_commitment: text("sha256:05"),
+                key_recipients: vec![entry],
+            },
+            signature: Signature {
+                algorithm: text(SIGNATURE),
+                machine_did: text("did:é\u{7f}"),
+                key_id: text("k"),
+                public_key_hex: text("06"),
+                value: text("07"),
+            },
+        }
+    }
+
+    const FILE: &str = r#"{
+  "schemaVersion": "peaq.stream.chunks.v1",
+  "chunkId": "0x01",
+  "previousChunkId": null,
+  "index": 0,
+  "encryptedDataHash": "0x02",
+  "plaintextHash": "0x03",
+  "storageRef": null,
+  "encryption": {
+    "algorithm": "xchacha20-poly1305",
+    "nonce": "04",
+    "keyCommitment": "sha256:05",
+    "keyRecipients": [
+      {
+        "recipientId": "owner-1",
+        "recipientType": "owner",
+        "algorithm": "x25519-sealedbox",
+        "publicKeyHex": "0xAB",
+        "wrappedKeyHex": "cd"
+      }
+    ]
+  },
+  "signature": {
+    "algorithm": "ed25519",
+    "machineDid": "did:\u00e9\u007f",
+    "keyId": "k",
+    "publicKeyHex": "06",
+    "value": "07"
+  }
+}
+"#;
+
+    #[test]
+    fn the_file_has_peaqs_layout_and_key_order() {
+        assert_eq!(String::from_utf8(sample().to_file_text()).unwrap(), FILE);
+        assert_eq!(Envelope::parse(FILE.as_bytes()).unwrap(), sample());
+        let compact = FILE.replace("\n", "").replace("  ", "").replace("\": ", "\":");
+        assert_eq!(String::from_utf8(sample().to_compact_text()).unwrap(), compact);
+    }
+
+    #[test]
+    fn unknown_keys_missing_nulls_and_snake_case_are_read() {
+        let with_more = FILE.replacen('{', "{\"more\": [{\"x\": 1.5}],", 1).replace("\"nonce\"", "\"z\":{},\"nonce\"");
+        let without_nulls = FILE.replace("  \"previousChunkId\": null,\n", "").replace("  \"storageRef\": null,\n", "");
+        let snake = FILE
+            .replace("schemaVersion", "schema_version")
+            .replace("chunkId", "chunk_id")
+            .replace("keyRecipients", "key_recipients")
+            .replace("wrappedKeyHex", "wrapped_key_hex")
+            .replace("machineDid", "machine_did");
+        for text in [with_more, without_nulls, snake] {
+            assert_eq!(Envelope::parse(text.as_bytes()).unwrap(), sample());
+        }
+    }
+
+    #[test]
+    fn what_is_missing_mistyped_or_of_another_schema_is_named() {
+        let refused = |text: String| {
+            let error = Envelope::parse(text.as_bytes()).unwrap_err();
+            std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string)
+        };
+        assert!(refused(FILE.replace("\"nonce\"", "\"n\"")).contains("missing field `nonce`"));
+        assert!(refused(FILE.replace("\"index\": 0", "\"index\": -1")).contains("invalid value: integer `-1`"));
+        assert!(refused(FILE.replace("chunks.v1", "chunks.v2")).contains("chunks.v2"));
+        assert!(refused(" ".repeat(MAX_ENVELOPE_BYTES + 1)).contains("more than the 262144 allowed"));
+        let deep = FILE.replacen('{', &format!("{{\"more\": {}", "[".repeat(100_000)), 1);
+        assert!(refused(deep).contains("EOF"), "what is skipped costs no stack, however deep");
+    }
+
+    #[test]
+    fn order_has_no_gaps_and_no_doubles() {
+        let at = |index| Envelope { index, ..sample() };
+        let order = |indices: &[u64]| in_order(indices.iter().copied().map(at).collect());
+        assert_eq!(order(&[2, 0, 1]).unwrap().iter().map(|e| e.index).collect::<Vec<_>>(), [0, 1, 2]);
+        assert!(order(&[]).unwrap().is_empty());
+        assert!(matches!(order(&[0, 1, 1]), Err(ReadError::DuplicateIndex { index: 1 })));
+        assert!(matches!(order(&[0, 2]), Err(ReadError::MissingIndex { index: 1 })));
+        assert!(matches!(order(&[u64::MAX]), Err(ReadError::MissingIndex { index: 0 })));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_is_refused_without_panic(garbage in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(Envelope::parse(&garbage).is_err());
+        }
+
+        #[test]
+        fn any_texts_are_judged_without_panic_and_come_back(texts in proptest::collection::vec(any::<String>(), 12)) {
+            let mut envelope = sample();
+            let entry = &mut envelope.encryption.key_recipients[0];
+            let fields = [
+                &mut envelope.chunk_id, &mut envelope.encrypted_data_hash, &mut envelope.plaintext_hash,
+                &mut envelope.encryption.nonce, &mut envelope.encryption.key_commitment, &mut entry.recipient_id,
+                &mut entry.public_key_hex, &mut entry.wrapped_key_hex, &mut envelope.signature.machine_did,
+                &mut envelope.signature.key_id, &mut envelope.signature.public_key_hex, &mut envelope.signature.value,
+            ];
+            for (field, text) in fields.into_iter().zip(texts) {
+                *field = text;
+            }
+            prop_assert!(ChainVerifier::new().check(&envelope, Some(b"x")).is_err());
+            let secret = BoxSecretKey::from_bytes(&[5; 32]);
+            let entry = &envelope.encryption.key_recipients[0];
+            prop_assert!(decrypt::decrypt_chunk(&envelope, entry, &secret, b"x").is_err());
+            prop_assert!(decrypt::decrypt_with_key(&envelope, &[0; 32], b"x").is_err());
+            prop_assert_eq!(&Envelope::parse(&envelope.to_file_text()).unwrap(), &envelope);
+        }
+    }
 }

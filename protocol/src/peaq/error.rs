@@ -98,7 +98,9 @@ impl StreamError {
     fn peaq(&self) -> (&'static str, &'static str, Option<&'static str>, Option<&'static str>) {
         const VALIDATION: &str = "StreamValidationError";
         const SIGNING: &str = "StreamSigningError";
-        let checked = |message, field, constraint| (VALIDATION, message, Some(field), Some(constraint));
+        let checked = |message: &'static str, field: &'static str, constraint: &'static str| {
+            (VALIDATION, message, Some(field), Some(constraint))
+        };
         match self {
             Self::Hex { field } => checked("Invalid hex encoding", field, "even-length hexadecimal string"),
             Self::PublicKeyLength { field, .. } | Self::WeakPublicKey { field } => {

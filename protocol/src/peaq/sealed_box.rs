@@ -18,6 +18,7 @@ use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};
 use zeroize::Zeroizing;
 
 use super::{StreamError, hexes};
+use crate::keys::EncryptionKey;
 
 /// What a sealed box is longer than its message, in bytes.
 pub const OVERHEAD: usize = 48;
@@ -128,6 +129,12 @@ impl BoxSecretKey {
         let mut message = Zeroizing::new(body.to_vec());
         cipher.apply_keystream(&mut message);
         Some(message)
+    }
+}
+
+impl From<&EncryptionKey> for BoxSecretKey {
+    fn from(key: &EncryptionKey) -> Self {
+        Self::from_bytes(&key.to_bytes())
     }
 }
 

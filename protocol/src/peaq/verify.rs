@@ -6,9 +6,8 @@
 
 use std::borrow::Cow;
 
-use ed25519_dalek::{Signature, VerifyingKey};
-
 use super::{StreamError, chain::chunk_id, envelope::Envelope, hexes};
+use crate::keys::FeedPublicKey;
 
 /// Why a chain is broken; the text is peaq's reason, word for word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -68,7 +67,7 @@ pub struct ChainReport {
     /// Number of chunks, at least 1.
     pub total_chunks: u64,
     /// The Ed25519 key that signed every chunk; `None` if there was more than one, which peaq's verifier accepts.
-    pub signer: Option<[u8; 32]>,
+    pub signer: Option<FeedPublicKey>,
     /// The `machineDid` beside every signature; `None` if they differ. Not signed.
     pub machine_did: Option<String>,
 }
@@ -78,7 +77,7 @@ pub struct ChainReport {
 pub struct ChainVerifier {
     next: u64,
     previous: Option<String>,
-    signer: Option<[u8; 32]>,
+    signer: Option<FeedPublicKey>,
     machine_did: Option<String>,
 }
 
@@ -123,7 +122,7 @@ impl ChainVerifier {
         if chunk_id(previous, &envelope.encrypted_data_hash, envelope.index) != envelope.chunk_id {
             return Err(broken(ChainFault::ChunkId));
         }
-        let signer = verify_signature(envelope)
+        let signer = verify_signature(envelope, &hash)
             .map_err(|source| ChainError::Malformed { failed_at_index, source })?
             .ok_or_else(|| broken(ChainFault::InvalidSignature))?;
 
@@ -166,25 +165,25 @@ pub fn verify_chain<'a, 'b>(
     verifier.finish()
 }
 
-/// The key that signed this envelope's hash text, `None` if the signature is not good.
+/// The key that signed the text of the ciphertext's SHA-256 in this envelope, `None` if the signature is not good.
 ///
 /// The key is looked at before the signature's text: peaq gives a verdict for a malformed key, and raises for a malformed
 /// signature only if the key was one.
 ///
 /// # Errors
 /// [`StreamError::Hex`] if `signature.value` is not hex.
-pub fn verify_signature(envelope: &Envelope) -> Result<Option<[u8; 32]>, StreamError> {
+pub fn verify_signature(
+    envelope: &Envelope,
+    ciphertext_sha256: &[u8; 32],
+) -> Result<Option<FeedPublicKey>, StreamError> {
     let signature = &envelope.signature;
     if hexes::is_blank(&signature.machine_did) || hexes::is_blank(&signature.key_id) {
         return Ok(None);
     }
     let Ok(public) = hexes::decode(&signature.public_key_hex, "public_key_hex") else { return Ok(None) };
     let Ok(public) = <[u8; 32]>::try_from(public) else { return Ok(None) };
+    let public = FeedPublicKey::from_bytes(public);
     let value = hexes::decode(&signature.value, "signature")?;
     let Ok(value) = <[u8; 64]>::try_from(value) else { return Ok(None) };
-    // Strict, as libsodium is: no low-order keys, which would sign anything.
-    let good = VerifyingKey::from_bytes(&public).is_ok_and(|key| {
-        key.verify_strict(envelope.encrypted_data_hash.as_bytes(), &Signature::from_bytes(&value)).is_ok()
-    });
-    Ok(good.then_some(public))
+    Ok(public.verify_v1_hash(ciphertext_sha256, &value).is_ok().then_some(public))
 }
