@@ -25,8 +25,8 @@ pub use error::{ConfigError, Place};
 pub use overrides::Overrides;
 pub use sections::{ControlConfig, Follow, FollowStreams, Limits, NetworkConfig, StoreConfig};
 pub use stream::{
-    Access, ChunkConfig, CloseAfter, Compression, FieldAction, FieldRule, Mode, Overflow, Policy,
-    QueueConfig, Retention, RuleDefault, RuleKey, StreamConfig,
+    Access, ChunkConfig, CloseAfter, Compression, FieldAction, FieldRule, Mode, Overflow, Policy, QueueConfig,
+    Retention, RuleDefault, RuleKey, StreamConfig,
 };
 pub use units::{show_bytes, show_duration};
 

@@ -250,7 +250,11 @@ impl Home {
 
     /// Makes the next feed key and writes it beside the current one, which stays in use until [`Home::promote_feed_key`]. A
     /// next key that is there already, because a rotation broke off, is kept: a binding may name it.
-    pub fn stage_feed_key(&self, passphrase: Option<&Passphrase>, rng: &mut impl CryptoRng) -> Result<FeedKey, HomeError> {
+    pub fn stage_feed_key(
+        &self,
+        passphrase: Option<&Passphrase>,
+        rng: &mut impl CryptoRng,
+    ) -> Result<FeedKey, HomeError> {
         if let Some(key) = self.next_feed_key(passphrase)? {
             return Ok(key);
         }

@@ -61,7 +61,10 @@ impl Overrides {
     pub fn flag(&mut self, flag: &str, assignment: &str) -> Result<(), ConfigError> {
         let place = Place::Flag(format!("{flag} {}", excerpt(assignment)).into());
         let Some((path, text)) = assignment.split_once('=') else {
-            return Err(ConfigError::Syntax { place, message: "expected KEY=VALUE, such as store.quota=10GiB".to_owned() });
+            return Err(ConfigError::Syntax {
+                place,
+                message: "expected KEY=VALUE, such as store.quota=10GiB".to_owned(),
+            });
         };
         self.items.push(Item { place, path: path.trim().to_owned(), text: text.to_owned() });
         Ok(())
@@ -73,11 +76,13 @@ impl Overrides {
             let value = yaml::parse(text, &|_, _| place())?;
             let keys: Vec<&str> = path.split('.').collect();
             if keys.iter().any(|key| key.is_empty()) || keys.len() > 8 {
-                let message = format!("`{}` is not a key; keys are words with dots between, such as store.quota", excerpt(path));
+                let message =
+                    format!("`{}` is not a key; keys are words with dots between, such as store.quota", excerpt(path));
                 return Err(ConfigError::Syntax { place: place(), message });
             }
             if !root.set(&keys, value) {
-                let problem = "lies below a value that is not a mapping; set the whole list or value above it".to_owned();
+                let problem =
+                    "lies below a value that is not a mapping; set the whole list or value above it".to_owned();
                 return Err(ConfigError::Conflict { place: place(), key: excerpt(path), problem });
             }
         }
@@ -89,4 +94,3 @@ impl Overrides {
         self.items.iter().map(|item| &item.place)
     }
 }
-

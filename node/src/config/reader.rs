@@ -170,7 +170,10 @@ impl<'a> Field<'a> {
     }
 
     /// `none`, or what `read` makes of it.
-    pub(super) fn or_none<T>(&self, read: impl FnOnce(&Self) -> Result<T, ConfigError>) -> Result<Option<T>, ConfigError> {
+    pub(super) fn or_none<T>(
+        &self,
+        read: impl FnOnce(&Self) -> Result<T, ConfigError>,
+    ) -> Result<Option<T>, ConfigError> {
         if matches!(&self.node.value, Value::Scalar(text) if text == "none") {
             return Ok(None);
         }

@@ -165,7 +165,10 @@ pub(super) fn store(field: Option<Field<'_>>) -> Result<StoreConfig, ConfigError
             Some(field) => field.or_none(|f| f.bytes(1 << 20..=1 << 36))?.unwrap_or(0),
             None => 64 << 20,
         },
-        retention: read!(section, "retention", Retention::default(), |f: &Field<'_>| retention(f, &Retention::default())),
+        retention: read!(section, "retention", Retention::default(), |f: &Field<'_>| retention(
+            f,
+            &Retention::default()
+        )),
     };
     section.map_or(Ok(()), Section::finish)?;
     match (out.quota, ballast) {

@@ -336,10 +336,14 @@ fn access(field: &Field<'_>, default: &Access) -> Result<Access, ConfigError> {
         .transpose()?
         .map(BTreeSet::from_iter);
     out.policy = match (policy, allow, out.policy) {
-        (Some(PolicyWord::Allowlist), Some(allow), _) | (None, Some(allow), Policy::Allowlist(_)) => Policy::Allowlist(allow),
+        (Some(PolicyWord::Allowlist), Some(allow), _) | (None, Some(allow), Policy::Allowlist(_)) => {
+            Policy::Allowlist(allow)
+        }
         (Some(PolicyWord::Allowlist), None, Policy::Allowlist(allow)) => Policy::Allowlist(allow),
         (Some(PolicyWord::Allowlist), None, _) => {
-            return Err(field.conflict("has the policy allowlist and no `allow`; add the list of buyers, which may be empty"));
+            return Err(
+                field.conflict("has the policy allowlist and no `allow`; add the list of buyers, which may be empty")
+            );
         }
         (_, Some(_), _) => {
             let field = allow_field.unwrap_or_else(|| field.clone());
@@ -371,7 +375,11 @@ pub(super) fn retention(field: &Field<'_>, default: &Retention) -> Result<Retent
 /// The machine log takes over from at most this many logs in one binding, itself included (160 positions).
 const MAX_STREAMS: usize = 150;
 
-pub(super) fn streams(field: Option<&Field<'_>>, defaults: &Defaults, base: &Path) -> Result<Vec<StreamConfig>, ConfigError> {
+pub(super) fn streams(
+    field: Option<&Field<'_>>,
+    defaults: &Defaults,
+    base: &Path,
+) -> Result<Vec<StreamConfig>, ConfigError> {
     let Some(field) = field else { return Ok(Vec::new()) };
     let (mut topics, mut names) = (BTreeSet::new(), BTreeSet::new());
     field.list(MAX_STREAMS, "a list of streams, each with `topic`", |item| {
@@ -380,7 +388,10 @@ pub(super) fn streams(field: Option<&Field<'_>>, defaults: &Defaults, base: &Pat
             return Err(item.conflict(format!("is a second stream of the topic {}; remove one", stream.topic)));
         }
         if !names.insert(stream.name().to_owned()) {
-            return Err(item.conflict(format!("has the public name {}, which another stream has; change its alias", stream.name())));
+            return Err(item.conflict(format!(
+                "has the public name {}, which another stream has; change its alias",
+                stream.name()
+            )));
         }
         Ok(stream)
     })
@@ -408,7 +419,8 @@ fn stream(item: &Field<'_>, defaults: &Defaults, base: &Path) -> Result<StreamCo
     let section = item.section()?;
     let topic = name(&section.need("topic", TOPIC)?, TOPIC)?;
     let alias = section.get("alias").map(|f| name(&f, "a public name")).transpose()?;
-    let message_type = section.get("type").map(|f| name(&f, "a message type such as sensor_msgs/msg/Imu")).transpose()?;
+    let message_type =
+        section.get("type").map(|f| name(&f, "a message type such as sensor_msgs/msg/Imu")).transpose()?;
     let word = section.need("mode", MODE)?.one_of(&[
         ("fields", ModeWord::Fields),
         ("raw", ModeWord::Raw),
@@ -449,7 +461,9 @@ fn rules(field: &Field<'_>, base: &Path) -> Result<Vec<FieldRule>, ConfigError> 
                 return Err(path.conflict(format!("is a second rule for {earlier}; remove one")));
             }
             if rule.path.strip_prefix(earlier.as_str()).is_some_and(|rest| rest.starts_with('.')) {
-                let problem = format!("stands behind the rule for {earlier}, which decides everything below it; move it before that");
+                let problem = format!(
+                    "stands behind the rule for {earlier}, which decides everything below it; move it before that"
+                );
                 return Err(path.conflict(problem));
             }
         }
@@ -518,11 +532,8 @@ fn rule<'a>(item: &Field<'a>, base: &Path) -> Result<(Field<'a>, FieldRule), Con
     {
         return Err(field.conflict("works only with `action: encrypt` and `strategy: keyed_hash`; remove it"));
     }
-    let key = if wants_key {
-        Some(RuleKey { file: resolve(base, section.need("key_file", KEY)?.text(KEY)?) })
-    } else {
-        None
-    };
+    let key =
+        if wants_key { Some(RuleKey { file: resolve(base, section.need("key_file", KEY)?.text(KEY)?) }) } else { None };
     let action = match (action, strategy, key) {
         (ActionWord::Include, ..) => FieldAction::Include,
         (ActionWord::Encrypt, _, Some(key)) => FieldAction::Encrypt(key),

@@ -86,7 +86,8 @@ mod tests {
 
     #[test]
     fn sizes_have_units_of_1000_and_1024() {
-        for (text, bytes) in [("0", 0), ("17", 17), ("500B", 500), ("256KiB", 262_144), ("64 MB", 64_000_000), ("2TiB", 2 << 40)]
+        for (text, bytes) in
+            [("0", 0), ("17", 17), ("500B", 500), ("256KiB", 262_144), ("64 MB", 64_000_000), ("2TiB", 2 << 40)]
         {
             assert_eq!(parse_bytes(text), Some(bytes), "{text}");
         }

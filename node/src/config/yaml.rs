@@ -67,8 +67,9 @@ pub(super) fn parse(text: &str, at: &dyn Fn(usize, usize) -> Place) -> Result<No
             message: format!("not valid YAML: {}", excerpt(&error.info())),
         })?;
         let place = place_of(&span.start);
-        if let Event::Scalar(_, _, anchor, tag) | Event::SequenceStart(_, anchor, tag) | Event::MappingStart(_, anchor, tag) =
-            &event
+        if let Event::Scalar(_, _, anchor, tag)
+        | Event::SequenceStart(_, anchor, tag)
+        | Event::MappingStart(_, anchor, tag) = &event
         {
             nodes += 1;
             if nodes > MAX_NODES {

@@ -95,7 +95,9 @@ pub enum HomeError {
     #[error("the passphrase is empty or longer than 1024 bytes; give another one")]
     BadPassphrase,
     /// The owner's public keys are not in their form.
-    #[error("not an owner's public keys: expected did:peaq:0x, 40 hex digits, a slash, and 64 hex digits, as `init` and `key show` print them")]
+    #[error(
+        "not an owner's public keys: expected did:peaq:0x, 40 hex digits, a slash, and 64 hex digits, as `init` and `key show` print them"
+    )]
     BadOwner,
     /// The file system refused.
     #[error("cannot {action} {}: {source}", path.display())]

@@ -100,8 +100,10 @@ impl Passphrase {
 
     /// The passphrase in a private file.
     pub fn from_file(path: &Path) -> Result<Self, HomeError> {
-        let text = read_private(path)?
-            .ok_or_else(|| HomeError::BadHexKey { path: path.to_owned(), problem: "there is no such passphrase file" })?;
+        let text = read_private(path)?.ok_or_else(|| HomeError::BadHexKey {
+            path: path.to_owned(),
+            problem: "there is no such passphrase file",
+        })?;
         Self::new(text)
     }
 
@@ -193,7 +195,8 @@ impl KeyFile {
         if lines.next().and_then(|line| line.strip_prefix("kind: ")) != Some(kind.name()) {
             return Err(bad("it holds a key of another kind"));
         }
-        let public = lines.next().and_then(|line| line.strip_prefix("public: ")).ok_or_else(|| bad("no `public` line"))?;
+        let public =
+            lines.next().and_then(|line| line.strip_prefix("public: ")).ok_or_else(|| bad("no `public` line"))?;
         let body = lines.next().ok_or_else(|| bad("no `secret` or `sealed` line"))?;
         let (sealed, body) = match (body.strip_prefix("secret: "), body.strip_prefix("sealed: ")) {
             (Some(body), _) => (false, body),
@@ -219,7 +222,11 @@ impl KeyFile {
         } else {
             Zeroizing::new(hex::decode(self.body.as_bytes()).map_err(|_| self.bad("the secret is not hex"))?)
         };
-        if secret.len() == self.kind.secret_len() { Ok(secret) } else { Err(self.bad("the secret has the wrong length")) }
+        if secret.len() == self.kind.secret_len() {
+            Ok(secret)
+        } else {
+            Err(self.bad("the secret has the wrong length"))
+        }
     }
 
     fn unseal(&self, passphrase: &Passphrase) -> Result<Zeroizing<Vec<u8>>, HomeError> {
@@ -231,7 +238,8 @@ impl KeyFile {
         let log_n = log_n.ok_or_else(|| self.bad("the scrypt cost is out of bounds (10 to 18)"))?;
         let mut cost = Cost { log_n, salt: [0; 16] };
         let mut nonce_bytes = [0; 24];
-        let hexed = hex::decode_to_slice(salt, &mut cost.salt).and_then(|()| hex::decode_to_slice(nonce, &mut nonce_bytes));
+        let hexed =
+            hex::decode_to_slice(salt, &mut cost.salt).and_then(|()| hex::decode_to_slice(nonce, &mut nonce_bytes));
         let (Ok(()), Ok(sealed)) = (hexed, hex::decode(sealed)) else {
             return Err(self.bad("salt, nonce or ciphertext is not hex of the right length"));
         };
