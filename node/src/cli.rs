@@ -52,19 +52,19 @@ pub struct Cli {
 #[derive(Debug, clap::Args)]
 pub struct Global {
     /// Home folder of the node [default: ~/.tributary]
-    #[arg(long, global = true, value_name = "DIR", env = "TRIBUTARY_HOME")]
+    #[arg(long, global = true, value_name = "DIR", env = "TRIBUTARY_HOME", hide_env_values = true)]
     pub home: Option<PathBuf>,
     /// Print JSON: one document, or one line per event
     #[arg(long, global = true)]
     pub json: bool,
     /// File with the passphrase of sealed keys [or the passphrase itself in TRIBUTARY_PASSPHRASE]
-    #[arg(long, global = true, value_name = "FILE", env = "TRIBUTARY_PASSPHRASE_FILE")]
+    #[arg(long, global = true, value_name = "FILE", env = "TRIBUTARY_PASSPHRASE_FILE", hide_env_values = true)]
     pub passphrase_file: Option<PathBuf>,
     /// Log more to standard error: -v life cycle, -vv decisions, -vvv packets
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
     /// Form of the log
-    #[arg(long, global = true, value_enum, default_value_t, env = "TRIBUTARY_LOG_FORMAT")]
+    #[arg(long, global = true, value_enum, default_value_t, env = "TRIBUTARY_LOG_FORMAT", hide_env_values = true)]
     pub log_format: LogFormat,
 }
 

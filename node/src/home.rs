@@ -3,8 +3,11 @@
 //! ```text
 //! <home>/            0700
 //!   config.yaml      the configuration
-//!   keys/            0700: identity.key feed.key node.key encryption.key (0600, form: `home/keyfile.rs`), owner.pub
-//!   owner.key        only until it is moved off the machine, when `init` made the owner
+//!   keys/            0700; every file in it 0600, of the form in `home/keyfile.rs`
+//!     identity.key  feed.key  node.key  encryption.key
+//!     feed.next.key  only while feed keys are rotated
+//!     owner.key      only until it is moved off the machine, when `init` made the owner
+//!     owner.pub      the owner's public keys
 //!   store/           the chunk store
 //!   control.sock     control API of the running node
 //!   lock             held by the process that uses the home
@@ -135,7 +138,7 @@ impl Home {
             None => {
                 let owner = OwnerKey::generate(rng);
                 let public = owner.public().to_string();
-                write_key(&home.path, KeyKind::Owner, &public, &*owner.to_bytes(), passphrase, rng)?;
+                write_key(&staging, KeyKind::Owner, &public, &*owner.to_bytes(), passphrase, rng)?;
                 owner.public()
             }
         };
@@ -146,6 +149,7 @@ impl Home {
         let keys = home.keys_dir();
         std::fs::rename(&staging, &keys).map_err(io("rename to", &keys))?;
         sync_parent(&keys)?;
+        sync_parent(&home.path)?;
         Ok(home)
     }
 
@@ -157,8 +161,8 @@ impl Home {
         }
         for entry in std::fs::read_dir(path).map_err(io("list", path))? {
             let name = entry.map_err(io("list", path))?.file_name();
-            let ours = ["config.yaml", "owner.key", "keys.new", "lock"].iter().any(|ours| name == *ours);
-            if !ours && !name.to_string_lossy().ends_with(".tmp") {
+            let ours = ["config.yaml", ".config.yaml.tmp", "keys.new", "lock"].iter().any(|ours| name == *ours);
+            if !ours {
                 return Err(HomeError::Occupied { path: path.clone() });
             }
         }
@@ -311,7 +315,7 @@ impl Home {
     /// Where an owner key lies that `init` made, until it is moved off the machine.
     #[must_use]
     pub fn owner_key_path(&self) -> PathBuf {
-        self.path.join("owner.key")
+        self.key_path(KeyKind::Owner)
     }
 
     /// Whether the owner key still has to be moved off the machine.

@@ -62,7 +62,7 @@ fn init_makes_a_home_and_tells_to_move_the_owner_key() {
     assert!(text.contains("The owner key is still on this machine"), "{text}");
     // Until it is done.
     assert!(out(&run(&["key", "show", "--home", &home], &[])).contains("The owner key is still on this machine"));
-    fs::remove_file(Path::new(&home).join("owner.key")).expect("removed");
+    fs::remove_file(Path::new(&home).join("keys/owner.key")).expect("removed");
     assert!(!out(&run(&["key", "show", "--home", &home], &[])).contains("still on this machine"));
     // And the configuration it wrote is valid.
     let checked = run(&["config", "check", "--home", &home], &[]);
@@ -173,7 +173,9 @@ fn a_rule_key_that_is_missing_is_found_before_the_node_runs() {
     fs::write(&file, text).expect("written");
     let refused = run(&["config", "check", "--config", &file], &[]);
     assert_eq!(code(&refused), Some(1));
-    assert!(err(&refused).contains("a.key does not hold a key"), "{}", err(&refused));
+    let text = err(&refused);
+    assert!(text.contains("rule for a of the stream /a") && text.contains("a.key does not hold a key"), "{text}");
+    assert!(text.contains("openssl rand -hex 32"), "{text}");
     temp.private("a.key", &"ab".repeat(32));
     assert_eq!(code(&run(&["config", "check", "--config", &file], &[])), Some(0));
 }

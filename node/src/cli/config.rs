@@ -82,14 +82,27 @@ fn report(config: &Config) -> Report {
     }
 }
 
+/// Loads every key that a rule needs, and forgets it again.
+fn check_rule_keys(config: &Config) -> Result<(), CliError> {
+    for (stream, rule) in config.streams.iter().flat_map(|s| s.rules().iter().map(move |rule| (s, rule))) {
+        let (FieldAction::Encrypt(key) | FieldAction::KeyedHash(key)) = &rule.action else { continue };
+        if let Err(error) = key.load() {
+            let what = format!("the key of the rule for {} of the stream {} cannot be used", rule.path, stream.topic);
+            let error = CliError { what, ..error.into() };
+            let file = key.file.display();
+            return Err(match error.hint {
+                Some(_) => error,
+                None => error.hint(format!("make one: openssl rand -hex 32 > {file} && chmod 600 {file}")),
+            });
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn run(command: &ConfigCommand, context: &Context) -> Result<(), CliError> {
     let ConfigCommand::Check(args) = command;
     let config = context.config(args.config.as_deref(), &args.set)?;
-    for rule in config.streams.iter().flat_map(|stream| stream.rules()) {
-        if let FieldAction::Encrypt(key) | FieldAction::KeyedHash(key) = &rule.action {
-            key.load()?;
-        }
-    }
+    check_rule_keys(&config)?;
     let report = report(&config);
     context.output.document(&report, |out| {
         writeln!(out, "The configuration is valid. Roles: {}", report.roles.join(", "))?;

@@ -18,7 +18,7 @@ pub enum HomeError {
         path: PathBuf,
     },
     /// The folder has keys already.
-    #[error("{} is a Tributary home already; its keys are not overwritten. Choose another folder with --home", path.display())]
+    #[error("{} is a Tributary home already, and its keys are never overwritten; choose another folder with --home", path.display())]
     Exists {
         /// The folder.
         path: PathBuf,

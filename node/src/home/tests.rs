@@ -56,7 +56,7 @@ fn keys_survive_and_are_private() {
             }
         }
     }
-    assert_eq!(files, 8, "config.yaml, owner.key, lock, four keys and owner.pub, and nothing temporary");
+    assert_eq!(files, 8, "config.yaml, lock, five keys and owner.pub, and nothing temporary");
 }
 
 #[test]
@@ -74,6 +74,8 @@ fn a_folder_with_other_things_is_left_alone() {
     fs::write(temp.path.join("thesis.txt"), "").expect("written");
     assert!(matches!(init(&temp.path, options()), Err(HomeError::Occupied { .. })));
     assert!(matches!(Home::open(&temp.path), Err(HomeError::NotAHome { .. })));
+    fs::rename(temp.path.join("thesis.txt"), temp.path.join("owner.key")).expect("renamed");
+    assert!(matches!(init(&temp.path, options()), Err(HomeError::Occupied { .. })), "somebody's owner key most of all");
 }
 
 #[test]
@@ -117,7 +119,7 @@ fn sealed_keys_open_with_their_passphrase_only() {
     assert!(matches!(home.keys(Some(&passphrase("wrong"))), Err(HomeError::WrongPassphrase { .. })));
     let keys = home.keys(Some(&passphrase("right"))).expect("opened");
     assert_eq!(keys.identity.did(), home.public_keys().expect("readable").did);
-    for file in ["keys/identity.key", "keys/feed.key", "keys/node.key", "keys/encryption.key", "owner.key"] {
+    for file in ["keys/identity.key", "keys/feed.key", "keys/node.key", "keys/encryption.key", "keys/owner.key"] {
         let text = fs::read_to_string(temp.path.join(file)).expect("there");
         assert!(!text.contains("secret:"), "{file}");
         assert!(!text.contains(&hex::encode(*keys.identity.to_bytes())), "{file}");
