@@ -31,7 +31,7 @@ use std::{
 pub use self::{
     db3::Db3Source,
     directory::{DirectorySource, DirectoryWatch},
-    fields::{BLOB_BYTES, BLOB_HASH, BlobField, Fields, INLINE_BYTES, PathSegment, blob_marker, parse_marker, reserved_key},
+    fields::{BlobField, Fields, INLINE_BYTES, PathSegment, reserved_key},
     file::{FileSlices, FileSource},
     mcap::McapSource,
     ndjson::{NdjsonOptions, NdjsonSource},

@@ -23,7 +23,7 @@ use tributary_protocol::json::{Number, Object, Value};
 
 use self::reader::Reader;
 use super::{
-    fields::{BlobField, Fields, INLINE_BYTES, PathSegment, blob_marker},
+    fields::{BlobField, Fields, INLINE_BYTES, PathSegment},
     msgdef::{Arity, Field, Kind, Plan},
 };
 
@@ -253,7 +253,7 @@ impl Decoder<'_> {
             return Ok(Value::String(STANDARD.encode(bytes)));
         }
         let blob = BlobField::new(place.segments(), bytes.to_vec());
-        let marker = blob_marker(blob.hash, count as u64);
+        let marker = blob.marker.to_value();
         self.blobs.push(blob);
         Ok(marker)
     }

@@ -1,23 +1,18 @@
 //! Decoded fields of a message, with large byte arrays beside them.
 //!
-//! A byte array longer than [`INLINE_BYTES`] stands in the fields as a marker object, `{"@blob": <BLAKE3, 64 hex digits>,
-//! "@bytes": <length>}`, and its bytes travel next to the fields. Owns the marker's form, for the writer (the lane) and the
-//! reader (export) alike.
+//! A byte array longer than [`INLINE_BYTES`] stands in the fields as a marker object (see [`BlobMarker`]), and its bytes
+//! travel next to the fields.
 
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tributary_protocol::{
-    ids::Hash,
-    json::{Number, Object, Value},
+    json::{Object, Value},
+    package::BlobMarker,
 };
 
 /// Longest byte array that stays inside the JSON (as base64), in bytes.
 pub const INLINE_BYTES: usize = 1024;
-/// Key of a blob's BLAKE3 hash in its marker.
-pub const BLOB_HASH: &str = "@blob";
-/// Key of a blob's length in bytes in its marker.
-pub const BLOB_BYTES: &str = "@bytes";
 
 /// One step of a path into a JSON value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,16 +37,15 @@ impl fmt::Display for PathSegment {
 pub struct BlobField {
     /// Where its marker stands.
     pub path: Vec<PathSegment>,
-    /// BLAKE3 of the bytes, as in the marker.
-    pub hash: Hash,
+    /// What stands there: the BLAKE3 hash and the length.
+    pub marker: BlobMarker,
     /// The bytes.
     pub bytes: Vec<u8>,
 }
 
 impl fmt::Debug for BlobField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, hash, bytes } = self;
-        f.debug_struct("BlobField").field("path", path).field("hash", hash).field("bytes", &bytes.len()).finish()
+        f.debug_struct("BlobField").field("path", &self.path).field("marker", &self.marker).finish_non_exhaustive()
     }
 }
 
@@ -59,8 +53,7 @@ impl BlobField {
     /// Takes the bytes and hashes them.
     #[must_use]
     pub fn new(path: Vec<PathSegment>, bytes: Vec<u8>) -> Self {
-        let hash = Hash::from_bytes(*blake3::hash(&bytes).as_bytes());
-        Self { path, hash, bytes }
+        Self { path, marker: BlobMarker::of(&bytes), bytes }
     }
 }
 
@@ -106,28 +99,6 @@ pub(crate) fn find_mut<'a>(object: &'a mut Object, path: &[PathSegment]) -> Opti
     Some(place)
 }
 
-/// The marker of a blob.
-#[must_use]
-pub fn blob_marker(hash: Hash, bytes: u64) -> Value {
-    let mut marker = Object::new();
-    marker.insert(BLOB_HASH, hash.to_string());
-    marker.insert(BLOB_BYTES, bytes);
-    Value::Object(marker)
-}
-
-/// Hash and length, if the object is a blob's marker: exactly the two keys, in their exact forms.
-#[must_use]
-pub fn parse_marker(object: &Object) -> Option<(Hash, u64)> {
-    if object.len() != 2 {
-        return None;
-    }
-    let (Value::String(hash), Value::Number(Number::Int(bytes))) = (object.get(BLOB_HASH)?, object.get(BLOB_BYTES)?) else {
-        return None;
-    };
-    let hash = hash.parse().ok()?;
-    Some((hash, u64::try_from(*bytes).ok()?))
-}
-
 /// The first key, at any depth, that starts with `@`. Such names are kept for what Tributary adds to a payload, so a message
 /// that has one is refused.
 #[must_use]
@@ -142,4 +113,40 @@ pub fn reserved_key(object: &Object) -> Option<String> {
     object.iter().find_map(|(key, value)| {
         if key.starts_with('@') { Some(key.to_owned()) } else { in_value(value) }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_blobs() -> Fields {
+        let blob = |path: Vec<PathSegment>| BlobField::new(path, vec![7; 2000]);
+        let top = blob(vec![PathSegment::Key("a".into())]);
+        let deep = blob(vec![PathSegment::Key("l".into()), PathSegment::Index(1), PathSegment::Key("d".into())]);
+        let mut element = Object::new();
+        element.insert("d", deep.marker.to_value());
+        let mut value = Object::new();
+        value.insert("a", top.marker.to_value());
+        value.insert("l", vec![Value::Null, Value::Object(element)]);
+        Fields { value, blobs: vec![top, deep] }
+    }
+
+    #[test]
+    fn a_blob_goes_back_into_the_fields_where_asked() {
+        let mut fields = with_blobs();
+        fields.inline_where(|path| path.len() == 3);
+        assert_eq!(fields.blobs.len(), 1);
+        let Some(Value::Array(list)) = fields.value.get("l") else { panic!("a list") };
+        let text = list[1].as_object().unwrap().get("d").unwrap().as_str().unwrap();
+        assert_eq!(STANDARD.decode(text).unwrap(), vec![7; 2000]);
+        assert!(BlobMarker::from_value(fields.value.get("a").unwrap()).is_some());
+    }
+
+    #[test]
+    fn reserved_keys_are_found_at_any_depth() {
+        assert_eq!(reserved_key(&with_blobs().value).as_deref(), Some("@blob"));
+        let mut plain = Object::new();
+        plain.insert("a@b", 1i64);
+        assert_eq!(reserved_key(&plain), None);
+    }
 }

@@ -11,7 +11,7 @@ use std::{
 use super::{Content, IngestError, SchemaPath, Source, SourceItem, SourceMessage};
 
 /// Bytes per slice, except the last.
-pub const SLICE: usize = 256 << 10;
+const SLICE: usize = 256 << 10;
 
 /// The bytes of one file in slices. The length is that of the moment of opening: what is appended later is not read, and a
 /// file that shrinks is an error, so that a dataset never holds a mixture.
