@@ -1,5 +1,6 @@
 //! The Tributary node: everything between a robot's sensors and a buyer's file.
 
+pub mod cli;
 pub mod config;
 pub mod home;
 pub mod ingest;
