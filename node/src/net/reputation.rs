@@ -45,7 +45,7 @@ impl Offence {
     fn weight(self) -> f64 {
         match self {
             Self::WrongBytes | Self::BadProof => 40.0,
-            Self::Oversized | Self::Malformed | Self::InvalidGossip => 25.0,
+            Self::Oversized | Self::Malformed | Self::InvalidGossip => 30.0,
             // Slow links stall without malice.
             Self::Stalled | Self::Flood => 2.0,
         }
