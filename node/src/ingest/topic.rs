@@ -1,0 +1,102 @@
+//! One topic of a recording: how its messages become content.
+
+use std::sync::Arc;
+
+use tributary_protocol::json::{self, Object, Value};
+
+use super::{
+    Content, SchemaPath,
+    cdr::{self, CdrError},
+    fields::{Fields, reserved_key},
+    msgdef::Plan,
+};
+
+/// The definition that goes with raw bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawSchema {
+    /// Type name.
+    pub name: Arc<str>,
+    /// Language of the definition, `ros2msg` or what the recording says.
+    pub encoding: Arc<str>,
+    /// The definition with the types it uses.
+    pub text: Arc<str>,
+}
+
+/// A message as it was recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawMessage {
+    /// CDR with its 4-byte header.
+    pub cdr: Vec<u8>,
+    /// The bytes end with the last field. Otherwise nothing is known about where the fields end, and up to some 16 bytes of
+    /// the writer's stale memory may follow.
+    pub trimmed: bool,
+    /// The definition, where the recording has one.
+    pub schema: Option<RawSchema>,
+}
+
+impl RawMessage {
+    /// The `schema` value of a raw payload: `{"encoding": .., "text": ..}`, or null when there is no definition.
+    #[must_use]
+    pub fn schema_value(&self) -> Value {
+        let Some(schema) = &self.schema else { return Value::Null };
+        let mut object = Object::new();
+        object.insert("encoding", &*schema.encoding);
+        object.insert("text", &*schema.text);
+        Value::Object(object)
+    }
+}
+
+/// How messages of a topic are turned into content.
+#[derive(Debug, Clone)]
+pub(super) enum Decoding {
+    Cdr(Arc<Plan>),
+    Json,
+    /// Raw bytes, cut where the plan says the fields end.
+    Raw { plan: Option<Arc<Plan>>, schema: Option<RawSchema> },
+    /// Not asked for, or lost.
+    Skip,
+}
+
+impl Decoding {
+    pub(super) fn schema_paths(&self) -> Option<Vec<SchemaPath>> {
+        match self {
+            Self::Cdr(plan) => plan.schema_paths(),
+            Self::Json | Self::Raw { .. } | Self::Skip => None,
+        }
+    }
+
+    /// The content of one message, `None` for a skipped topic, or why it is dropped.
+    pub(super) fn content(&self, data: &[u8], max_message: usize) -> Result<Option<Content>, String> {
+        if data.len() > max_message && !matches!(self, Self::Skip) {
+            return Err(format!("message of {} bytes; at most {max_message} are read", data.len()));
+        }
+        match self {
+            Self::Skip => Ok(None),
+            Self::Cdr(plan) => {
+                let decoded = cdr::decode(plan, data).map_err(|e: CdrError| e.to_string())?;
+                Ok(Some(Content::Fields(decoded.fields)))
+            }
+            Self::Json => json_fields(data, max_message).map(|fields| Some(Content::Fields(fields))),
+            Self::Raw { plan, schema } => {
+                let used = plan.as_ref().and_then(|plan| cdr::measure(plan, data).ok());
+                let cdr = data.get(..used.unwrap_or(data.len())).unwrap_or(data).to_vec();
+                Ok(Some(Content::Raw(RawMessage { cdr, trimmed: used.is_some(), schema: schema.clone() })))
+            }
+        }
+    }
+}
+
+/// A JSON object as fields.
+pub(super) fn json_fields(text: &[u8], max_bytes: usize) -> Result<Fields, String> {
+    let limits = json::Limits { max_bytes, ..json::Limits::default() };
+    match json::parse(text, limits).map_err(|e| e.to_string())? {
+        Value::Object(value) => match reserved_key(&value) {
+            Some(key) => {
+                let key: String = key.chars().take(64).collect();
+                Err(format!("the field {key:?} begins with @, which is reserved; rename it at the source"))
+            }
+            None => Ok(Fields { value, blobs: Vec::new() }),
+        },
+        _ => Err("the JSON text is not an object".to_owned()),
+    }
+}
