@@ -1,7 +1,7 @@
 //! The node's configuration: one YAML file, with the Data Event Map (the streams and their rules) inside.
 //!
 //! This module owns the schema, its defaults and its bounds. It reads one file and never writes; it opens nothing else, except
-//! the keys of field rules when it is asked to ([`RuleKey::load`]). What is wrong is refused with the file, line, key and what
+//! the keys of field rules when it is asked to ([`RuleKey::load`], [`StreamConfig::native_rules`]). What is wrong is refused with the file, line, key and what
 //! was expected ([`ConfigError`]); unknown keys are errors. `examples/tributary.yaml` documents every key, and a test proves it.
 //!
 //! Values come from, strongest first: command line flags (`--set network.listen='[…]'`), the environment
@@ -16,6 +16,7 @@ use std::{
 mod error;
 mod overrides;
 mod reader;
+mod rules;
 mod sections;
 mod stream;
 mod units;
@@ -23,11 +24,12 @@ mod yaml;
 
 pub use error::{ConfigError, Place};
 pub use overrides::Overrides;
+pub use rules::{FieldAction, FieldRule, RuleKey, RulesError};
 pub use sections::{ControlConfig, Follow, FollowStreams, Limits, NetworkConfig, StoreConfig};
 pub use stream::{
-    Access, ChunkConfig, CloseAfter, Compression, FieldAction, FieldRule, Mode, Overflow, Policy, QueueConfig,
-    Retention, RuleDefault, RuleKey, StreamConfig,
+    Access, ChunkConfig, CloseAfter, Compression, Mode, Overflow, Policy, QueueConfig, Retention, StreamConfig,
 };
+pub use tributary_protocol::rules::native::DefaultAction;
 pub use units::{show_bytes, show_duration};
 
 use reader::Section;

@@ -174,7 +174,12 @@ fn a_rule_key_that_is_missing_is_found_before_the_node_runs() {
     let refused = run(&["config", "check", "--config", &file], &[]);
     assert_eq!(code(&refused), Some(1));
     let text = err(&refused);
-    assert!(text.contains("rule for a of the stream /a") && text.contains("a.key does not hold a key"), "{text}");
+    assert!(
+        text.contains("the rules of the stream /a")
+            && text.contains("the rule for a")
+            && text.contains("a.key does not hold a key"),
+        "{text}"
+    );
     assert!(text.contains("openssl rand -hex 32"), "{text}");
     temp.private("a.key", &"ab".repeat(32));
     assert_eq!(code(&run(&["config", "check", "--config", &file], &[])), Some(0));

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::{CliError, Context, Table};
-use crate::config::{Compression, Config, FieldAction, Mode, Policy, Role, RuleDefault, show_bytes};
+use super::{CliError, Context, Exit, Table};
+use crate::config::{Compression, Config, DefaultAction, Mode, Policy, Role, RulesError, show_bytes};
 
 /// `tributary config`
 #[derive(Debug, Subcommand)]
@@ -50,8 +50,8 @@ fn report(config: &Config) -> Report {
         topic: stream.topic.clone(),
         name: stream.name().to_owned(),
         mode: match &stream.mode {
-            Mode::Fields { default: RuleDefault::Include, .. } => "fields, all but what rules say",
-            Mode::Fields { default: RuleDefault::Exclude, .. } => "fields, only what rules say",
+            Mode::Fields { default: DefaultAction::Include, .. } => "fields, all but what rules say",
+            Mode::Fields { default: DefaultAction::Exclude, .. } => "fields, only what rules say",
             Mode::Raw => "raw",
             Mode::File => "file",
         },
@@ -82,19 +82,20 @@ fn report(config: &Config) -> Report {
     }
 }
 
-/// Loads every key that a rule needs, and forgets it again.
-fn check_rule_keys(config: &Config) -> Result<(), CliError> {
-    for (stream, rule) in config.streams.iter().flat_map(|s| s.rules().iter().map(move |rule| (s, rule))) {
-        let (FieldAction::Encrypt(key) | FieldAction::KeyedHash(key)) = &rule.action else { continue };
-        if let Err(error) = key.load() {
-            let what = format!("the key of the rule for {} of the stream {} cannot be used", rule.path, stream.topic);
-            let error = CliError { what, ..error.into() };
-            let file = key.file.display();
-            return Err(match error.hint {
-                Some(_) => error,
-                None => error.hint(format!("make one: openssl rand -hex 32 > {file} && chmod 600 {file}")),
-            });
-        }
+/// Loads the rules of every stream with their keys, and forgets them again.
+fn check_rules(config: &Config) -> Result<(), CliError> {
+    for stream in &config.streams {
+        stream.native_rules().map(drop).map_err(|error| {
+            let what = format!("the rules of the stream {} cannot be used", stream.topic);
+            match &error {
+                RulesError::Key { file, .. } => {
+                    let file = file.display();
+                    let hint = format!("make a new key with: openssl rand -hex 32 > {file} && chmod 600 {file}");
+                    CliError::new(Exit::Failed, what).cause(&error).hint(hint)
+                }
+                _ => CliError::new(Exit::Usage, what).cause(&error).hint("correct the rule in the configuration"),
+            }
+        })?;
     }
     Ok(())
 }
@@ -102,7 +103,7 @@ fn check_rule_keys(config: &Config) -> Result<(), CliError> {
 pub(super) fn run(command: &ConfigCommand, context: &Context) -> Result<(), CliError> {
     let ConfigCommand::Check(args) = command;
     let config = context.config(args.config.as_deref(), &args.set)?;
-    check_rule_keys(&config)?;
+    check_rules(&config)?;
     let report = report(&config);
     context.output.document(&report, |out| {
         writeln!(out, "The configuration is valid. Roles: {}", report.roles.join(", "))?;

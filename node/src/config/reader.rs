@@ -85,7 +85,8 @@ impl<'a> Field<'a> {
             Value::List(items) => format!("a list of {}", items.len()),
             Value::Map(_) => "a mapping".to_owned(),
         };
-        ConfigError::Value { place: self.place(), key: self.path.clone(), found, expected: expected.into() }
+        let key = if self.path.is_empty() { "the whole configuration".to_owned() } else { self.path.clone() };
+        ConfigError::Value { place: self.place(), key, found, expected: expected.into() }
     }
 
     /// An error about this value and another one.

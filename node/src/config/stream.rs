@@ -1,20 +1,17 @@
 //! The Data Event Map: which topics leave the machine, in which form, under which rules, for whom.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use tributary_protocol::ids::Did;
-use zeroize::Zeroizing;
+use tributary_protocol::{
+    ids::Did,
+    rules::native::{DefaultAction, NativeRules},
+};
 
 use super::{
     error::ConfigError,
     reader::{Field, Section},
-    resolve,
+    rules::{FieldRule, RulesError, native, rules},
 };
-use crate::home::{HomeError, read_hex_key};
 
 /// One topic of this machine and all that is decided about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +53,14 @@ impl StreamConfig {
             Mode::Raw | Mode::File => &[],
         }
     }
+
+    /// The rules with their keys, ready to apply; `None` in modes that have none. Reads the key files.
+    pub fn native_rules(&self) -> Result<Option<NativeRules>, RulesError> {
+        match &self.mode {
+            Mode::Fields { default, rules } => native(*default, rules).map(Some),
+            Mode::Raw | Mode::File => Ok(None),
+        }
+    }
 }
 
 /// The form of a stream's messages.
@@ -64,7 +69,7 @@ pub enum Mode {
     /// Decoded fields, with rules applied.
     Fields {
         /// What happens to a field that no rule names. Always written out: nobody should have to guess it.
-        default: RuleDefault,
+        default: DefaultAction,
         /// The rules, most specific first; a path occurs once, a child stands before its parent.
         rules: Vec<FieldRule>,
     },
@@ -72,59 +77,6 @@ pub enum Mode {
     Raw,
     /// Files as they are.
     File,
-}
-
-/// What happens to a field that no rule names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RuleDefault {
-    /// It leaves the machine in the package.
-    Include,
-    /// It stays.
-    Exclude,
-}
-
-/// A rule about one field and what lies below it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldRule {
-    /// Field names with dots between, 1 to 512 bytes.
-    pub path: String,
-    /// What happens to it.
-    pub action: FieldAction,
-    /// Whether a message may lack the field. A rule that is not optional and never matches stops the stream.
-    pub optional: bool,
-}
-
-/// What happens to a field.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FieldAction {
-    /// It leaves as it is.
-    Include,
-    /// It stays.
-    Exclude,
-    /// It leaves encrypted under this key.
-    Encrypt(RuleKey),
-    /// Its SHA-256 leaves. Anyone can test guesses against it: for values with few possibilities use `keyed_hash`.
-    Hash,
-    /// A range or a masked text leaves.
-    Generalize,
-    /// The word `[REDACTED]` leaves.
-    Redact,
-    /// Its BLAKE3 hash under this key leaves.
-    KeyedHash(RuleKey),
-}
-
-/// The file of a 32-byte rule key: 64 hex digits, readable by the owner only.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RuleKey {
-    /// The file.
-    pub file: PathBuf,
-}
-
-impl RuleKey {
-    /// Reads the key. The file must be readable by its owner only.
-    pub fn load(&self) -> Result<Zeroizing<[u8; 32]>, HomeError> {
-        read_hex_key(&self.file)
-    }
 }
 
 /// Bounds of a chunk.
@@ -433,7 +385,7 @@ fn stream(item: &Field<'_>, defaults: &Defaults, base: &Path) -> Result<StreamCo
             return Err(item.wrong("`default`"));
         };
         Mode::Fields {
-            default: default.one_of(&[("include", RuleDefault::Include), ("exclude", RuleDefault::Exclude)])?,
+            default: default.one_of(&[("include", DefaultAction::Include), ("exclude", DefaultAction::Exclude)])?,
             rules: rule_list.map(|f| rules(&f, base)).transpose()?.unwrap_or_default(),
         }
     } else if let Some(field) = default.or(rule_list) {
@@ -447,105 +399,4 @@ fn stream(item: &Field<'_>, defaults: &Defaults, base: &Path) -> Result<StreamCo
     let Defaults { chunk, close_after, queue, compression, access, retention } = defaults.with(&section)?;
     section.finish()?;
     Ok(StreamConfig { topic, alias, message_type, mode, chunk, close_after, queue, compression, access, retention })
-}
-
-/// More rules than a message type has fields are a mistake.
-const MAX_RULES: usize = 1_024;
-
-fn rules(field: &Field<'_>, base: &Path) -> Result<Vec<FieldRule>, ConfigError> {
-    let mut seen = Vec::<String>::new();
-    field.list(MAX_RULES, "a list of rules, each with `path` and `action`", |item| {
-        let (path, rule) = rule(&item, base)?;
-        for earlier in &seen {
-            if *earlier == rule.path {
-                return Err(path.conflict(format!("is a second rule for {earlier}; remove one")));
-            }
-            if rule.path.strip_prefix(earlier.as_str()).is_some_and(|rest| rest.starts_with('.')) {
-                let problem = format!(
-                    "stands behind the rule for {earlier}, which decides everything below it; move it before that"
-                );
-                return Err(path.conflict(problem));
-            }
-        }
-        seen.push(rule.path.clone());
-        Ok(rule)
-    })
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum ActionWord {
-    Include,
-    Exclude,
-    Encrypt,
-    Anonymize,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum StrategyWord {
-    Hash,
-    Generalize,
-    Redact,
-    KeyedHash,
-}
-
-fn rule<'a>(item: &Field<'a>, base: &Path) -> Result<(Field<'a>, FieldRule), ConfigError> {
-    const PATH: &str = "a field's path such as pose.position.x, at most 512 bytes";
-    const ACTIONS: &str = "one of include, exclude, encrypt, anonymize";
-    const STRATEGIES: &str = "one of hash, generalize, redact, keyed_hash";
-    const KEY: &str = "the path of a file with 64 hex digits, relative to this configuration";
-    let section = item.section()?;
-    let path_field = section.need("path", PATH)?;
-    let path = path_field.text(PATH)?;
-    if path.len() > 512 || path.split('.').any(str::is_empty) || path.chars().any(char::is_control) {
-        return Err(path_field.wrong(PATH));
-    }
-    let action = section.need("action", ACTIONS)?.one_of(&[
-        ("include", ActionWord::Include),
-        ("exclude", ActionWord::Exclude),
-        ("encrypt", ActionWord::Encrypt),
-        ("anonymize", ActionWord::Anonymize),
-    ])?;
-    let strategy_field = section.get("strategy");
-    let strategy = strategy_field
-        .as_ref()
-        .map(|f| {
-            f.one_of(&[
-                ("hash", StrategyWord::Hash),
-                ("generalize", StrategyWord::Generalize),
-                ("redact", StrategyWord::Redact),
-                ("keyed_hash", StrategyWord::KeyedHash),
-            ])
-        })
-        .transpose()?;
-    if let Some(field) = &strategy_field
-        && action != ActionWord::Anonymize
-    {
-        return Err(field.conflict("works only with `action: anonymize`; change the action or remove it"));
-    }
-    if action == ActionWord::Anonymize && strategy.is_none() {
-        section.need("strategy", STRATEGIES)?;
-    }
-    let wants_key = action == ActionWord::Encrypt || strategy == Some(StrategyWord::KeyedHash);
-    let key_field = section.get("key_file");
-    if let Some(field) = &key_field
-        && !wants_key
-    {
-        return Err(field.conflict("works only with `action: encrypt` and `strategy: keyed_hash`; remove it"));
-    }
-    let key =
-        if wants_key { Some(RuleKey { file: resolve(base, section.need("key_file", KEY)?.text(KEY)?) }) } else { None };
-    let action = match (action, strategy, key) {
-        (ActionWord::Include, ..) => FieldAction::Include,
-        (ActionWord::Encrypt, _, Some(key)) => FieldAction::Encrypt(key),
-        (ActionWord::Anonymize, Some(StrategyWord::KeyedHash), Some(key)) => FieldAction::KeyedHash(key),
-        (ActionWord::Anonymize, Some(StrategyWord::Hash), _) => FieldAction::Hash,
-        (ActionWord::Anonymize, Some(StrategyWord::Generalize), _) => FieldAction::Generalize,
-        (ActionWord::Anonymize, Some(StrategyWord::Redact), _) => FieldAction::Redact,
-        // What is left was refused above; nothing of it leaves in any case.
-        _ => FieldAction::Exclude,
-    };
-    let flags = [("true", true), ("false", false)];
-    let optional = section.get("optional").map(|f| f.one_of(&flags)).transpose()?.unwrap_or(false);
-    section.finish()?;
-    Ok((path_field, FieldRule { path: path.to_owned(), action, optional }))
 }

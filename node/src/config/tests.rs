@@ -146,6 +146,7 @@ fn a_rule_that_would_not_protect_is_refused() {
         ("{path: a}", "`streams[0].rules[0].action` is missing"),
         ("{action: exclude}", "`streams[0].rules[0].path` is missing"),
         ("{path: a..b, action: exclude}", "a field's path"),
+        ("{path: '@topic', action: exclude}", "a field's path"),
         ("{path: a, action: encrypt}", "`streams[0].rules[0].key_file` is missing"),
         ("{path: a, action: anonymize}", "`streams[0].rules[0].strategy` is missing"),
         ("{path: a, action: anonymize, strategy: keyed_hash}", "`streams[0].rules[0].key_file` is missing"),
@@ -286,6 +287,36 @@ fn a_rule_key_must_be_private() {
     assert!(key.load().expect_err("readable by others").to_string().contains("chmod 600"));
     std::fs::set_permissions(&key.file, std::fs::Permissions::from_mode(0o600)).expect("set");
     assert_eq!(key.load().ok().map(|k| *k), Some([0xab; 32]));
+}
+
+#[test]
+fn rules_reach_the_data_with_their_keys() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use tributary_protocol::rules::{Action, Strategy};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = Config::parse(EXAMPLE, "test.yaml", folder.path(), &Overrides::none()).expect("valid");
+    let [position, camera, files] = &config.streams[..] else { panic!("three streams") };
+    assert!(matches!(position.native_rules(), Err(RulesError::Key { path, .. }) if path == "altitude"));
+    let key = folder.path().join("position.key");
+    std::fs::write(&key, "ab".repeat(32)).expect("written");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("set");
+    let Ok(Some(rules)) = position.native_rules() else { panic!("rules") };
+    for (path, action, strategy) in [
+        (&["header", "stamp", "sec"][..], Action::Include, None),
+        (&["header", "frame_id"], Action::Exclude, None),
+        (&["latitude"], Action::Anonymize, Some(Strategy::Generalize)),
+        (&["altitude"], Action::Encrypt, None),
+        (&["operator", "name"], Action::Anonymize, Some(Strategy::KeyedHash)),
+        (&["status"], Action::Include, None),
+    ] {
+        let governing = rules.action_for(path);
+        assert_eq!((governing.action, governing.strategy), (action, strategy), "{path:?}");
+    }
+    for stream in [camera, files] {
+        assert!(matches!(stream.native_rules(), Ok(None)));
+    }
 }
 
 /// Text that is nearly a configuration.
