@@ -90,6 +90,12 @@ impl Object {
         None
     }
 
+    /// Adds a field whose key is known to be new.
+    pub(crate) fn push_unique(&mut self, key: String, value: Value) {
+        debug_assert!(!self.contains_key(&key), "keys are unique");
+        self.fields.push((key, value));
+    }
+
     /// Takes a field out; the others keep their order.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
         let place = self.fields.iter().position(|(k, _)| k == key)?;
