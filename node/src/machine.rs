@@ -15,8 +15,7 @@ mod publish;
 mod selection;
 
 use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -30,25 +29,20 @@ use tributary_protocol::{
     keys::{EncryptionKey, EncryptionPublicKey, FeedKey},
     keytree::Cover,
     record::Content,
-    rules::native::{LoadError, NativeRules},
+    rules::native::NativeRules,
 };
 use tributary_store::{Store, StoreError, Table, WriteBatch};
 
 use self::{
     epochs::{Epochs, stream_log},
-    lane::{
-        Lane, LaneParts,
-        packer::Packer,
-        sealer::{OpenDataset, Sealer},
-        stats::LaneStats,
-    },
+    lane::{Lane, LaneParts, committer::Committer, packer::Packer, sealer::Sealer, stats::LaneStats},
     log_writer::LogWriter,
     machine_log::MachineLog,
     numbers::Numbers,
     origin::Origin,
 };
 use crate::{
-    config::{Compression, Mode, Policy, StreamConfig},
+    config::{Compression, Mode, Policy, RulesError, StreamConfig},
     home::{Home, HomeError, MachineKeys},
 };
 
@@ -96,7 +90,7 @@ pub(crate) struct Keys {
     pub(crate) did: Did,
     pub(crate) identity: Arc<IdentityKey>,
     pub(crate) feed: Arc<FeedKey>,
-    pub(crate) encryption: EncryptionKey,
+    pub(crate) encryption: Arc<EncryptionKey>,
     /// What epoch seeds are sealed to.
     pub(crate) owner: EncryptionPublicKey,
 }
@@ -118,7 +112,9 @@ pub enum MachineError {
     #[error(transparent)]
     Origin(#[from] OriginError),
     /// The home was copied or restored and may not publish in its incarnation.
-    #[error("{reason}; nothing may be published in incarnation {incarnation} any more. Run `tributary key bind --incarnation --owner-key FILE` with the owner's key to start the next one")]
+    #[error(
+        "{reason}; nothing may be published in incarnation {incarnation} any more. Run `tributary key bind --incarnation --owner-key FILE` with the owner's key to start the next one"
+    )]
     Displaced {
         /// What was found.
         reason: Displaced,
@@ -126,7 +122,9 @@ pub enum MachineError {
         incarnation: u32,
     },
     /// The feed key in the home is not the one that the binding names.
-    #[error("the feed key in this home is not the one of binding {serial}; run `tributary key bind --owner-key FILE` with the owner's key")]
+    #[error(
+        "the feed key in this home is not the one of binding {serial}; run `tributary key bind --owner-key FILE` with the owner's key"
+    )]
     FeedKey {
         /// Serial of the newest binding.
         serial: u64,
@@ -137,7 +135,7 @@ pub enum MachineError {
         /// The stream.
         stream: String,
         /// What is wrong.
-        source: LoadError,
+        source: RulesError,
     },
     /// A lane failed.
     #[error("stream {stream}: {source}")]
@@ -230,7 +228,7 @@ impl Machine {
         let MachineOptions { home, keys: home_keys, store, streams, announcer, clock } = options;
         let owner = home.owner()?;
         let keys = Arc::new(keys_of(home_keys, owner.encryption));
-        let key_dir = home.keys_path();
+        let key_dir = home.keys_dir();
         let origin = Origin::open(home.path(), &key_dir)?;
         let chain = match bindings::load(&store, &keys.did)? {
             Some((chain, _)) => chain,
@@ -398,7 +396,7 @@ impl Machine {
     /// Tells the machine that an entry signed with its keys arrived. If it does not hold that entry, it has a twin, and stops
     /// publishing.
     pub fn met_own_entry(&self, entry: &SignedEntry) {
-        let (log, seq) = (entry.log_key(), entry.entry().seq);
+        let (log, seq) = (entry.entry().key(), entry.entry().seq);
         if log.did != self.keys.did || log.incarnation != self.incarnation() {
             return;
         }
@@ -510,19 +508,14 @@ impl Machine {
         let writer = LogWriter::recover(&self.store, log, Arc::clone(&self.keys.feed), before)?;
         let newest = selection::newest_record(&self.store, &log)?;
         let failed = |source: LaneError| MachineError::Lane { stream: config.name().to_owned(), source };
-        let epochs = Epochs::recover(
-            self.store.clone(),
-            Arc::clone(&self.keys),
-            Arc::clone(&self.log),
-            id,
-            newest.as_ref(),
-        )
-        .map_err(|error| failed(error.into()))?;
+        let epochs =
+            Epochs::recover(self.store.clone(), Arc::clone(&self.keys), Arc::clone(&self.log), id, newest.as_ref())
+                .map_err(|error| failed(error.into()))?;
         let content = if config.mode == Mode::File { Content::File } else { Content::Packages };
         let zstd = config.compression == Compression::Zstd;
         let sealer = Sealer::new(id, Arc::clone(&self.keys.feed), writer, epochs, content, zstd);
         let stats = Arc::new(LaneStats::default());
-        let committer = lane::committer(self.store.clone(), Arc::clone(&self.announcer), Arc::clone(&stats));
+        let committer = Committer::new(self.store.clone(), Arc::clone(&self.announcer), Arc::clone(&stats));
         let kind = if config.mode == Mode::File {
             let stream = publish::FileStream::new(sealer, committer, stats, config.chunk.bytes);
             Kind::Files(Mutex::new(stream))
@@ -620,14 +613,14 @@ fn keys_of(home: &MachineKeys, owner: EncryptionPublicKey) -> Keys {
         did: home.identity.did(),
         identity: Arc::clone(&home.identity),
         feed: Arc::clone(&home.feed),
-        encryption: EncryptionKey::from_bytes(&home.encryption.to_bytes()),
+        encryption: Arc::clone(&home.encryption),
         owner,
     }
 }
 
 /// The Ed25519 key behind the node's PeerId.
 fn node_key(home: &MachineKeys) -> [u8; 32] {
-    home.node_public()
+    home.node.public().try_into_ed25519().map(|key| key.to_bytes()).unwrap_or_default()
 }
 
 fn lane_error(stream: &Stream, source: LaneError) -> MachineError {

@@ -10,8 +10,8 @@ use tributary_protocol::json::{Object, Value};
 
 use crate::ingest::{
     PathSegment, SchemaPathKind,
-    definitions::full_text,
     definitions::Builtin,
+    definitions::full_text,
     msgdef::{NoLookup, Plan},
 };
 
@@ -39,7 +39,9 @@ pub(super) fn infer(type_name: &str, message: &Object, blobs: &[Vec<PathSegment>
 }
 
 fn keys_only(path: &[PathSegment]) -> Vec<String> {
-    path.iter().filter_map(|segment| if let PathSegment::Key(key) = segment { Some(key.clone()) } else { None }).collect()
+    path.iter()
+        .filter_map(|segment| if let PathSegment::Key(key) = segment { Some(key.clone()) } else { None })
+        .collect()
 }
 
 struct Inference {

@@ -87,7 +87,12 @@ impl FileSource {
     /// As [`FileSlices::open`].
     pub fn open(path: &Path) -> Result<Self, IngestError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Ok(Self { slices: FileSlices::open(path)?, topic: Arc::from(&*name), type_name: Arc::from("file"), ended: false })
+        Ok(Self {
+            slices: FileSlices::open(path)?,
+            topic: Arc::from(&*name),
+            type_name: Arc::from("file"),
+            ended: false,
+        })
     }
 }
 

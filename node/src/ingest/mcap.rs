@@ -51,7 +51,14 @@ struct Channel {
 enum State {
     TopLevel,
     /// Inside a chunk: its reader, bytes of the chunk record not yet fed, where the record starts and ends.
-    Chunk { reader: Box<LinearReader>, unfed: u64, start: u64, end: u64, checked: bool, yielded: bool },
+    Chunk {
+        reader: Box<LinearReader>,
+        unfed: u64,
+        start: u64,
+        end: u64,
+        checked: bool,
+        yielded: bool,
+    },
     Ended,
 }
 
@@ -139,7 +146,11 @@ impl McapSource {
             return Ok(None);
         }
         if left < RECORD_HEADER {
-            return Ok(Some(self.end(format!("the recording ends without a footer, at byte {start}; everything before it was read"))));
+            return Ok(Some(
+                self.end(format!(
+                    "the recording ends without a footer, at byte {start}; everything before it was read"
+                )),
+            ));
         }
         let mut header = [0u8; 9];
         self.file.read_exact(&mut header).map_err(|e| self.io(e))?;
@@ -161,7 +172,9 @@ impl McapSource {
             self.seek_to(start + RECORD_HEADER + length)?;
             let too_large = matches!(opcode, op::SCHEMA | op::CHANNEL | op::MESSAGE);
             return Ok(too_large.then(|| SourceItem::Damaged {
-                reason: format!("the record of {length} bytes at byte {start} is larger than the bound; it was left out"),
+                reason: format!(
+                    "the record of {length} bytes at byte {start} is larger than the bound; it was left out"
+                ),
             }));
         };
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -179,7 +192,9 @@ impl McapSource {
             }
             _ => match mcap::parse_record(opcode, &buffer) {
                 Ok(record) => self.record(record),
-                Err(e) => Ok(Some(SourceItem::Damaged { reason: format!("the record at byte {start} is broken ({e}); it was left out") })),
+                Err(e) => Ok(Some(SourceItem::Damaged {
+                    reason: format!("the record at byte {start} is broken ({e}); it was left out"),
+                })),
             },
         });
         self.buffer = buffer;
@@ -236,14 +251,24 @@ impl McapSource {
     }
 
     /// A chunk that cannot be read on is left, and reading goes on behind it.
-    fn chunk_fault(&mut self, fault: &mcap::McapError, start: u64, end: u64, checked: bool, yielded: bool) -> Result<SourceItem, IngestError> {
+    fn chunk_fault(
+        &mut self,
+        fault: &mcap::McapError,
+        start: u64,
+        end: u64,
+        checked: bool,
+        yielded: bool,
+    ) -> Result<SourceItem, IngestError> {
         if !checked {
-            let reason = format!("the recording ends inside the chunk at byte {start}; it was read to its last whole message");
+            let reason =
+                format!("the recording ends inside the chunk at byte {start}; it was read to its last whole message");
             return Ok(self.end(reason));
         }
         self.seek_to(end)?;
         let rest = if yielded { "the rest of it" } else { "it" };
-        Ok(SourceItem::Damaged { reason: format!("the chunk at byte {start} is damaged ({fault}); {rest} was left out") })
+        Ok(SourceItem::Damaged {
+            reason: format!("the chunk at byte {start} is damaged ({fault}); {rest} was left out"),
+        })
     }
 
     /// A schema, channel or message.
@@ -280,7 +305,10 @@ impl McapSource {
             Record::Message { header, data } => {
                 let Some(channel) = self.channels.get(&header.channel_id) else {
                     let first = !std::mem::replace(&mut self.unknown_channel, true);
-                    let reason = format!("messages of channel {}, which the recording does not describe, were left out", header.channel_id);
+                    let reason = format!(
+                        "messages of channel {}, which the recording does not describe, were left out",
+                        header.channel_id
+                    );
                     return Ok(first.then_some(SourceItem::Damaged { reason }));
                 };
                 let topic = Arc::clone(&channel.topic);
@@ -322,14 +350,23 @@ impl McapSource {
     }
 }
 
-fn decoding(encoding: &str, schema: Option<&mut Schema>, raw: bool, definitions: &Definitions) -> Result<Decoding, String> {
+fn decoding(
+    encoding: &str,
+    schema: Option<&mut Schema>,
+    raw: bool,
+    definitions: &Definitions,
+) -> Result<Decoding, String> {
     let shown = |text: &str| text.chars().take(64).collect::<String>();
     match encoding {
         "json" if raw => Err("a raw stream needs CDR messages; this topic is JSON".to_owned()),
         "json" => Ok(Decoding::Json),
         "cdr" => {
             let Some(schema) = schema else {
-                return if raw { Ok(Decoding::Raw { plan: None, schema: None }) } else { Err("the topic has no schema".to_owned()) };
+                return if raw {
+                    Ok(Decoding::Raw { plan: None, schema: None })
+                } else {
+                    Err("the topic has no schema".to_owned())
+                };
             };
             let plan = compile(schema, definitions);
             if raw {

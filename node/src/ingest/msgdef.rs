@@ -56,7 +56,9 @@ pub enum DefinitionError {
         found: String,
     },
     /// A field names a type that neither the text nor any other source defines.
-    #[error("{used_by} uses the type {missing}, which is not defined in the recording; give a directory with its .msg file")]
+    #[error(
+        "{used_by} uses the type {missing}, which is not defined in the recording; give a directory with its .msg file"
+    )]
     UnknownType {
         /// The type whose field names it.
         used_by: String,
@@ -281,7 +283,8 @@ mod tests {
 
     #[test]
     fn constants_take_no_room_on_the_wire_whatever_their_spelling() {
-        let plan = compile("int32 X=1\nint32 Y = -2 # c\nstring HASH=a#b\nstring Q=\"x = y\"\nuint8 lower=3\n").unwrap();
+        let plan =
+            compile("int32 X=1\nint32 Y = -2 # c\nstring HASH=a#b\nstring Q=\"x = y\"\nuint8 lower=3\n").unwrap();
         assert!(fields(&plan).is_empty());
         assert_eq!(plan.min_size(), 1, "an empty message is one dummy byte");
     }
@@ -289,7 +292,9 @@ mod tests {
     #[test]
     fn sections_are_found_under_both_spellings_and_through_the_own_package() {
         let sep = "=".repeat(80);
-        let text = format!("A a\nq/B b\nq/msg/C c\n{sep}\nMSG: p/A\nint8 x\n{sep}\nMSG: q/msg/B\nC c\n{sep}\n\nMSG: q/C\nint64 y\n");
+        let text = format!(
+            "A a\nq/B b\nq/msg/C c\n{sep}\nMSG: p/A\nint8 x\n{sep}\nMSG: q/msg/B\nC c\n{sep}\n\nMSG: q/C\nint64 y\n"
+        );
         let plan = compile(&text).unwrap();
         assert_eq!(plan.min_size(), 1 + 8 + 8);
         assert_eq!(plan.type_name(), "p/T");
@@ -395,7 +400,8 @@ mod tests {
     #[test]
     fn schema_paths_name_leaves_lists_and_byte_arrays() {
         let sep = "=".repeat(80);
-        let plan = compile(&format!("A a\nA[] l\nuint8[] b\nfloat64[9] c\nstring s\n{sep}\nMSG: p/A\nint8 x\n")).unwrap();
+        let plan =
+            compile(&format!("A a\nA[] l\nuint8[] b\nfloat64[9] c\nstring s\n{sep}\nMSG: p/A\nint8 x\n")).unwrap();
         let paths: Vec<_> = plan.schema_paths().unwrap().into_iter().map(|p| (p.path.join("."), p.kind)).collect();
         use SchemaPathKind::{Bytes, Leaf, List, Object};
         let expected = [("a", Object), ("a.x", Leaf), ("l", List), ("b", Bytes), ("c", List), ("s", Leaf)];

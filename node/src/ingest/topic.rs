@@ -52,7 +52,10 @@ pub(super) enum Decoding {
     Cdr(Arc<Plan>),
     Json,
     /// Raw bytes, cut where the plan says the fields end.
-    Raw { plan: Option<Arc<Plan>>, schema: Option<RawSchema> },
+    Raw {
+        plan: Option<Arc<Plan>>,
+        schema: Option<RawSchema>,
+    },
     /// Not asked for, or lost.
     Skip,
 }

@@ -39,7 +39,9 @@ pub enum EpochError {
     #[error(transparent)]
     Log(#[from] MachineLogError),
     /// The stored seed does not open with this machine's encryption key.
-    #[error("the seed of key epoch {epoch} of stream {stream} does not open with this machine's encryption key; restore the key, or close the epoch with `tributary key rotate`")]
+    #[error(
+        "the seed of key epoch {epoch} of stream {stream} does not open with this machine's encryption key; restore the key, or close the epoch with `tributary key rotate`"
+    )]
     Seed {
         /// The stream.
         stream: StreamId,
@@ -55,7 +57,9 @@ pub enum EpochError {
         reason: String,
     },
     /// No such epoch in this store.
-    #[error("key epoch {epoch} of stream {stream} is not in this store; its seed was dropped, or another incarnation made it")]
+    #[error(
+        "key epoch {epoch} of stream {stream} is not in this store; its seed was dropped, or another incarnation made it"
+    )]
     Unknown {
         /// The stream.
         stream: StreamId,
@@ -116,12 +120,6 @@ impl Epochs {
         self.renew = true;
     }
 
-    /// The epoch and the last position given in it.
-    pub(crate) fn last_position(&self) -> Option<(u64, Position)> {
-        let current = self.current.as_ref()?;
-        Some((current.number, current.cursor.last()?))
-    }
-
     /// The next place and its key. Waits for the disk when an epoch begins.
     pub(crate) fn next_key(&mut self, now_ms: u64) -> Result<(Position, u64, ChunkKey), EpochError> {
         if !self.renew
@@ -161,12 +159,7 @@ impl Epochs {
 }
 
 /// The key tree of any epoch that this store has the seed of, and when it began.
-pub(crate) fn tree(
-    store: &Store,
-    keys: &Keys,
-    stream: StreamId,
-    number: u64,
-) -> Result<(u64, KeyTree), EpochError> {
+pub(crate) fn tree(store: &Store, keys: &Keys, stream: StreamId, number: u64) -> Result<(u64, KeyTree), EpochError> {
     let incarnation = u32::try_from(number >> PER_INCARNATION_BITS).unwrap_or(u32::MAX);
     let (started_ms, seed) = load(store, keys, incarnation, stream, number)?;
     Ok((started_ms, KeyTree::new(&seed, &stream, number)))

@@ -8,11 +8,11 @@
 //! [`Lane::finish`], which seals, stores and announces everything that was taken in. A lane that cannot go on (a rule that
 //! cannot decide, a broken store) stops by itself, refuses further messages, and says why.
 
-mod committer;
+pub(crate) mod committer;
 pub(crate) mod packer;
 mod queue;
 pub(crate) mod sealer;
-mod slices;
+pub(crate) mod slices;
 pub(crate) mod stats;
 mod worker;
 
@@ -21,7 +21,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use tributary_protocol::ids::{DatasetId, StreamId};
+use tributary_protocol::ids::DatasetId;
 use tributary_store::StoreError;
 
 use self::{
@@ -29,11 +29,19 @@ use self::{
     stats::LaneStats,
     worker::{Input, Worker},
 };
-use super::{epochs::EpochError, log_writer::LogError, machine_log::MachineLogError, numbers::{NumberError, Numbers}};
-use crate::{config::QueueConfig, ingest::{Content, SourceMessage}};
+use super::{
+    epochs::EpochError,
+    log_writer::LogError,
+    machine_log::MachineLogError,
+    numbers::{NumberError, Numbers},
+};
+use crate::{
+    config::QueueConfig,
+    ingest::{Content, SourceMessage},
+};
 
 pub use self::stats::LaneReport;
-pub(crate) use self::worker::LaneParts;
+pub(crate) use self::worker::{LaneParts, close};
 
 /// Bytes of messages that a queue holds at most: eight large images.
 const QUEUE_BYTES: usize = 64 << 20;
@@ -79,7 +87,6 @@ pub enum LaneError {
 
 /// A running lane.
 pub(crate) struct Lane {
-    stream: StreamId,
     queue: Arc<Queue<Input>>,
     numbers: Mutex<Numbers>,
     stats: Arc<LaneStats>,
@@ -96,19 +103,13 @@ impl Lane {
         };
         let queue = Arc::new(Queue::new(bounds));
         let stats = Arc::clone(&parts.stats);
-        let stream = parts.stream;
         let upcoming = numbers.upcoming();
         let worker = Worker::new(parts, Arc::clone(&queue), upcoming);
         let handle = std::thread::Builder::new()
             .name("lane".to_owned())
             .spawn(move || worker.run())
             .map_err(LaneError::Thread)?;
-        Ok(Self { stream, queue, numbers: Mutex::new(numbers), stats, worker: Mutex::new(Some(handle)) })
-    }
-
-    /// The stream.
-    pub(crate) fn stream(&self) -> StreamId {
-        self.stream
+        Ok(Self { queue, numbers: Mutex::new(numbers), stats, worker: Mutex::new(Some(handle)) })
     }
 
     /// Takes a message in. Waits for room where the stream says so.
@@ -166,7 +167,10 @@ impl Lane {
         self.stats.report(self.queue.len())
     }
 
-    fn ask<T>(&self, command: impl FnOnce(std::sync::mpsc::SyncSender<Result<T, LaneError>>) -> Input) -> Result<T, LaneError> {
+    fn ask<T>(
+        &self,
+        command: impl FnOnce(std::sync::mpsc::SyncSender<Result<T, LaneError>>) -> Input,
+    ) -> Result<T, LaneError> {
         let (reply, answer) = sync_channel(1);
         self.queue.push_command(command(reply)).map_err(|Closed| self.stopped())?;
         answer.recv().map_err(|_| self.stopped())?

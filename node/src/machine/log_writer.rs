@@ -56,12 +56,12 @@ impl LogWriter {
     /// Goes on behind what `store` holds. The first entry of a log names `before` as its predecessor: the head of the incarnation
     /// before, or zeros.
     pub(crate) fn recover(store: &Store, log: LogKey, feed: Arc<FeedKey>, before: Hash) -> Result<Self, LogError> {
-        let Some((seq, bytes)) = store.head(log).map_err(|source| LogError::Store { log, source })? else {
+        let Some((seq, bytes)) = store.head(&log).map_err(|source| LogError::Store { log, source })? else {
             return Ok(Self { log, feed, next_seq: 0, prev: before, last_time_ms: 0 });
         };
         let damaged = |reason: String| LogError::Damaged { log, reason };
-        let head = SignedEntry::decode(bytes).map_err(|error| damaged(error.to_string()))?;
-        if head.log_key() != log || head.entry().seq != seq {
+        let head = SignedEntry::decode(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if head.entry().key() != log || head.entry().seq != seq {
             return Err(damaged("it is an entry of another place".to_owned()));
         }
         Ok(Self { log, feed, next_seq: seq + 1, prev: head.hash(), last_time_ms: head.entry().time_ms })
@@ -75,11 +75,6 @@ impl LogWriter {
     /// The position that the next entry gets.
     pub(crate) fn next_seq(&self) -> u64 {
         self.next_seq
-    }
-
-    /// Hash of the last entry, or of what entry 0 names.
-    pub(crate) fn head_hash(&self) -> Hash {
-        self.prev
     }
 
     /// Signs the next entry. Times never go back in a log, whatever the clock does.

@@ -58,11 +58,6 @@ impl MachineLog {
         self.key.incarnation
     }
 
-    /// Whether nothing was written yet.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner).next_seq() == 0
-    }
-
     /// Signs an entry, makes it durable together with `batch`, and announces it.
     pub(crate) fn append(
         &self,

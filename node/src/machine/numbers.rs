@@ -20,7 +20,9 @@ pub enum NumberError {
     #[error("cannot reserve package numbers: {0}")]
     Store(#[from] StoreError),
     /// 2^40 numbers were given in this incarnation.
-    #[error("stream {stream} has used every package number of this incarnation; bind a new one with `tributary key bind`")]
+    #[error(
+        "stream {stream} has used every package number of this incarnation; bind a new one with `tributary key bind`"
+    )]
     Exhausted {
         /// The stream.
         stream: StreamId,
@@ -41,7 +43,7 @@ impl Numbers {
     /// Goes on where the stream's numbers ended in `incarnation`.
     pub(crate) fn open(store: Store, stream: StreamId, incarnation: u32) -> Result<Self, NumberError> {
         let counter = format!("number/{stream}/{incarnation}");
-        let next = store.counter(&counter)?.unwrap_or(0);
+        let next = store.counter(&counter)?;
         let base = u64::from(incarnation).checked_mul(PER_INCARNATION).ok_or(NumberError::Exhausted { stream })?;
         Ok(Self { store, stream, counter, base, next, reserved: next })
     }

@@ -67,10 +67,17 @@ impl std::fmt::Display for Displaced {
         match self {
             Self::Moved => write!(f, "this home was copied or moved since it last published"),
             Self::Behind { log, published, held } => {
-                write!(f, "the store holds {held} entries of log {log}, but {published} were published: it was restored from an older state")
+                write!(
+                    f,
+                    "the store holds {held} entries of log {log}, but {published} were published: it was restored from an older state"
+                )
             }
             Self::Twin { log, seq } => {
-                write!(f, "an entry signed by this machine arrived that it did not make (log {}, entry {seq}): another node runs with its keys", log.log)
+                write!(
+                    f,
+                    "an entry signed by this machine arrived that it did not make (log {}, entry {seq}): another node runs with its keys",
+                    log.log
+                )
             }
         }
     }
@@ -145,7 +152,7 @@ impl Origin {
             return Ok(Some(Displaced::Moved));
         }
         for (&log, &published) in &self.record.published {
-            let held = store.head(key_of(log))?.map_or(0, |(seq, _)| seq + 1);
+            let held = store.head(&key_of(log))?.map_or(0, |(seq, _)| seq + 1);
             if held < published {
                 return Ok(Some(Displaced::Behind { log, published, held }));
             }

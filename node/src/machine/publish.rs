@@ -108,7 +108,7 @@ impl Machine {
         loop {
             let mut bytes = Vec::with_capacity(*chunk_bytes + 16);
             let limit = u64::try_from(*chunk_bytes).unwrap_or(u64::MAX);
-            if let Err(source) = source.by_ref().take(limit).read_to_end(&mut bytes) {
+            if let Err(source) = (&mut *source).take(limit).read_to_end(&mut bytes) {
                 broken = Some(PublishError::Read { path: path.to_owned(), source });
                 break;
             }
@@ -159,7 +159,11 @@ pub(super) fn reopen(store: &Store, log: &LogKey, newest: &ChunkRecord) -> Resul
                 opened_ms: signed.entry().time_ms,
             });
             if dataset.builder.push(stored.seq, record).is_err() {
-                tracing::error!(?log, seq = stored.seq, "a dataset left open cannot be closed; run `tributary store check`");
+                tracing::error!(
+                    ?log,
+                    seq = stored.seq,
+                    "a dataset left open cannot be closed; run `tributary store check`"
+                );
                 return Ok(None);
             }
         }

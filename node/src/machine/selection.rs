@@ -10,7 +10,10 @@ use tributary_protocol::{
 };
 use tributary_store::{Store, StoreError, Table};
 
-use super::{Keys, epochs::{self, EpochError, stream_log}};
+use super::{
+    Keys,
+    epochs::{self, EpochError, stream_log},
+};
 
 /// Entries read at a time.
 const PAGE: usize = 256;
@@ -120,7 +123,8 @@ fn live(
     seconds: u32,
     now_ms: u64,
 ) -> Result<GrantRange, SelectionError> {
-    let none = || SelectionError::Empty { what: format!("stream {stream} has no key epoch yet; nothing was published") };
+    let none =
+        || SelectionError::Empty { what: format!("stream {stream} has no key epoch yet; nothing was published") };
     let epoch = epochs::newest(store, stream)?.ok_or_else(none)?;
     let (started_ms, _) = epochs::tree(store, keys, stream, epoch)?;
     let end_ms = now_ms.saturating_add(u64::from(seconds).saturating_mul(1000));

@@ -106,7 +106,7 @@ impl Committer {
         self.retry_at = None;
         let mut batch = WriteBatch::new();
         for chunk in &self.flying {
-            let (log, seq) = (chunk.entry.log_key(), chunk.entry.entry().seq);
+            let (log, seq) = (chunk.entry.entry().key(), chunk.entry.entry().seq);
             let index = EntryIndex { chunk: Some(chunk.hash), dataset: Some((chunk.dataset, chunk.index)) };
             // Sealing has just hashed these bytes.
             batch.put_verified(VerifiedChunk::trust(chunk.hash, Arc::clone(&chunk.body)));

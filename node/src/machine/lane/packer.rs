@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use tributary_protocol::{
     identity::IdentityKey,
-    json::{Number, Object, Value},
+    json::{Number, Object},
     package::{BlobMarker, PackageSigner, TOPIC_KEY, TYPE_KEY, timestamp_text},
-    rules::native::{Fate, NativeRules, RuleViolation},
+    rules::{
+        Action,
+        native::{NativeRules, RuleViolation},
+    },
 };
 
 use crate::ingest::{BlobField, Content, Fields, PathSegment, RawMessage, SourceMessage};
@@ -85,7 +88,7 @@ impl Packer {
         packed.line.push(b'\n');
         if !blobs.is_empty() {
             for marker in BlobMarker::all_in(&payload) {
-                let at = blobs.iter().position(|blob| blob.hash == marker.hash);
+                let at = blobs.iter().position(|blob| blob.marker == marker);
                 let at = at.ok_or_else(|| PackError::Message("a blob's marker stands without its bytes".to_owned()))?;
                 packed.blobs.push(blobs.swap_remove(at).bytes);
             }
@@ -96,14 +99,14 @@ impl Packer {
     /// The fields that may leave. A byte array that a rule changes is given to the rule as base64: a rule changes the value it
     /// finds, and must find the bytes, not the marker that stands for them.
     fn apply_rules(&mut self, mut fields: Fields) -> Result<(Object, Vec<BlobField>), PackError> {
-        let Some(rules) = &mut self.rules else {
+        let Some(rules) = &self.rules else {
             return Err(PackError::Message("a raw stream cannot carry decoded fields".to_owned()));
         };
         if !fields.blobs.is_empty() {
             fields.inline_where(|path| changes(rules, path));
         }
         let Fields { value, blobs } = fields;
-        Ok((rules.apply(&value, &mut rand::rng())?, blobs))
+        Ok((rules.apply_owned(value, &mut rand::rng())?, blobs))
     }
 }
 
@@ -117,27 +120,18 @@ fn changes(rules: &NativeRules, path: &[PathSegment]) -> bool {
             PathSegment::Index(_) => None,
         })
         .collect();
-    matches!(rules.action_for(&keys), Fate::Encrypt | Fate::Anonymize(_))
+    matches!(rules.action_for(&keys).action, Action::Encrypt | Action::Anonymize)
 }
 
 fn raw_payload(raw: RawMessage, has_rules: bool) -> Result<(Object, Vec<BlobField>), PackError> {
     if has_rules {
-        let reason = "the message cannot be decoded, so its field rules cannot be applied; set `mode: raw` to sell it whole";
+        let reason =
+            "the message cannot be decoded, so its field rules cannot be applied; set `mode: raw` to sell it whole";
         return Err(PackError::Message(reason.to_owned()));
     }
     let mut payload = Object::new();
     payload.insert(SCHEMA_KEY, raw.schema_value());
     let blob = BlobField::new(vec![PathSegment::Key(CDR_KEY.to_owned())], raw.cdr);
-    payload.insert(CDR_KEY, BlobMarker { hash: blob.hash, bytes: blob.bytes.len() as u64 }.to_value());
+    payload.insert(CDR_KEY, blob.marker.to_value());
     Ok((payload, vec![blob]))
-}
-
-/// Whether a payload is that of a raw message, and where its bytes are.
-#[must_use]
-pub(crate) fn raw_marker(payload: &Object) -> Option<BlobMarker> {
-    payload.get(CDR_KEY).and_then(BlobMarker::from_value).filter(|_| payload.get(SCHEMA_KEY).is_some_and(is_schema))
-}
-
-fn is_schema(value: &Value) -> bool {
-    matches!(value, Value::Null | Value::Object(_))
 }

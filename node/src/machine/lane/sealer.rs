@@ -10,8 +10,7 @@ use tributary_protocol::{
     entry::{EntryBody, SignedEntry},
     ids::{DatasetId, Hash, StreamId},
     keys::FeedKey,
-    keytree::Position,
-    record::{ChunkRecord, Content, ContentEncoding, MAX_PLAINTEXT_LEN},
+    record::{Content, ContentEncoding, MAX_PLAINTEXT_LEN},
     seal::{SealInput, seal},
 };
 
@@ -126,7 +125,11 @@ impl Sealer {
             return Ok((bytes, plain));
         }
         let packed = zstd::bulk::compress(&bytes, ZSTD_LEVEL).map_err(|error| LaneError::Seal(error.to_string()))?;
-        Ok(if packed.len() < bytes.len() && packed.len() <= MAX_PLAINTEXT_LEN { (packed, self.encoding) } else { (bytes, plain) })
+        Ok(if packed.len() < bytes.len() && packed.len() <= MAX_PLAINTEXT_LEN {
+            (packed, self.encoding)
+        } else {
+            (bytes, plain)
+        })
     }
 
     /// Lets the next chunk begin a new key epoch. The open dataset must be closed.
