@@ -78,7 +78,8 @@ pub(super) fn complete_text(type_name: &str, root: &str, lookup: &dyn Lookup) ->
     let plan = Plan::compile(type_name, root, lookup).ok()?;
     let mut text = root.trim_end().to_owned();
     for name in plan.type_names().filter(|name| *name != plan.type_name()) {
-        let written = |line: &str| line.strip_prefix("MSG:").and_then(|n| normalize_type_name(n.trim())).as_deref() == Some(name);
+        let written =
+            |line: &str| line.strip_prefix("MSG:").and_then(|n| normalize_type_name(n.trim())).as_deref() == Some(name);
         if text.lines().any(written) {
             continue;
         }
@@ -148,7 +149,11 @@ mod tests {
         let alone = Plan::compile("nav_msgs/msg/Odometry", &text, &msgdef::NoLookup).unwrap();
         let known = Plan::compile("nav_msgs/Odometry", &Builtin.find("nav_msgs/Odometry").unwrap(), &Builtin).unwrap();
         assert_eq!(alone, known);
-        assert_eq!(complete_text("nav_msgs/msg/Odometry", &text, &Builtin).as_ref(), Some(&text), "nothing is added twice");
+        assert_eq!(
+            complete_text("nav_msgs/msg/Odometry", &text, &Builtin).as_ref(),
+            Some(&text),
+            "nothing is added twice"
+        );
         assert_eq!(full_text("p/Gone", &Builtin), None);
     }
 

@@ -12,9 +12,12 @@ use std::{
 };
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tributary_protocol::json::{Number, Object, Value};
+use tributary_protocol::{
+    json::{Number, Object, Value},
+    rules::native::SchemaPaths,
+};
 
-use super::{Content, IngestError, IngestOptions, SchemaPath, Source, SourceItem, SourceMessage, topic::json_fields};
+use super::{Content, IngestError, IngestOptions, Source, SourceItem, SourceMessage, topic::json_fields};
 
 /// How lines become messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +37,13 @@ pub struct NdjsonOptions {
 
 impl Default for NdjsonOptions {
     fn default() -> Self {
-        Self { topic: "/ndjson".to_owned(), type_name: String::new(), topic_field: None, time_field: None, max_line: 4 << 20 }
+        Self {
+            topic: "/ndjson".to_owned(),
+            type_name: String::new(),
+            topic_field: None,
+            time_field: None,
+            max_line: 4 << 20,
+        }
     }
 }
 
@@ -136,7 +145,12 @@ impl NdjsonSource {
             None => now_ns(),
             Some(key) => match time_of(&fields.value, key) {
                 Some(time) => time,
-                None => return dropped(&topic, format!("{key:?} holds no time (RFC 3339, integer nanoseconds or float seconds)")),
+                None => {
+                    return dropped(
+                        &topic,
+                        format!("{key:?} holds no time (RFC 3339, integer nanoseconds or float seconds)"),
+                    );
+                }
             },
         };
         Some(SourceItem::Message(SourceMessage {
@@ -163,9 +177,7 @@ fn time_of(object: &Object, key: &str) -> Option<u64> {
         Value::Number(Number::Float(seconds)) if (0.0..=MAX_SECONDS).contains(seconds) => {
             u64::try_from(std::time::Duration::try_from_secs_f64(*seconds).ok()?.as_nanos()).ok()
         }
-        Value::String(text) => {
-            u64::try_from(OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos()).ok()
-        }
+        Value::String(text) => u64::try_from(OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos()).ok(),
         _ => None,
     }
 }
@@ -196,7 +208,7 @@ impl Source for NdjsonSource {
         Ok(None)
     }
 
-    fn schema_paths(&self, _topic: &str) -> Option<Vec<SchemaPath>> {
+    fn schema_paths(&self, _topic: &str) -> Option<SchemaPaths> {
         None
     }
 }
