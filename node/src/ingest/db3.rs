@@ -13,8 +13,10 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
+use tributary_protocol::rules::native::SchemaPaths;
+
 use super::{
-    IngestError, IngestOptions, SchemaPath, Source, SourceItem, SourceMessage, cdr,
+    IngestError, IngestOptions, Source, SourceItem, SourceMessage, cdr,
     definitions::{Builtin, Definitions, complete_text},
     msgdef::{self, Lookup as _, Plan, normalize_type_name},
     topic::{Decoding, RawSchema},
@@ -302,7 +304,7 @@ impl Source for Db3Source {
         }
     }
 
-    fn schema_paths(&self, topic: &str) -> Option<Vec<SchemaPath>> {
+    fn schema_paths(&self, topic: &str) -> Option<SchemaPaths> {
         self.topics.values().find(|t| &*t.name == topic)?.decoding.as_ref()?.schema_paths()
     }
 }

@@ -8,7 +8,9 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use super::{Content, IngestError, SchemaPath, Source, SourceItem, SourceMessage};
+use tributary_protocol::rules::native::SchemaPaths;
+
+use super::{Content, IngestError, Source, SourceItem, SourceMessage};
 
 /// Bytes per slice, except the last.
 const SLICE: usize = 256 << 10;
@@ -118,7 +120,7 @@ impl Source for FileSource {
         })))
     }
 
-    fn schema_paths(&self, _topic: &str) -> Option<Vec<SchemaPath>> {
+    fn schema_paths(&self, _topic: &str) -> Option<SchemaPaths> {
         None
     }
 }

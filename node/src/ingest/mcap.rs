@@ -3,10 +3,10 @@
 //! The top level of the file is walked here, record by record, so that a chunk or an attachment that is damaged, or larger
 //! than the bound, is stepped over by its length. Each chunk goes through a [`LinearReader`] of its own, which checks its CRC
 //! before any message comes out. A file that was cut off (a robot that lost power has no footer) is read to its last whole
-//! message. The summary is not needed and not read.
+//! message. Of the summary only schemas and channels are used; a file without one is read all the same.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fs::File,
     io::{BufReader, Read, Seek},
     path::{Path, PathBuf},
@@ -19,15 +19,21 @@ use mcap::{
     sans_io::linear_reader::{LinearReadEvent, LinearReader, LinearReaderOptions},
 };
 
+use tributary_protocol::rules::native::SchemaPaths;
+
 use super::{
-    IngestError, IngestOptions, SchemaPath, Source, SourceItem, SourceMessage,
+    IngestError, IngestOptions, Source, SourceItem, SourceMessage,
     definitions::Definitions,
     msgdef::{self, Plan},
     topic::{Decoding, RawSchema},
 };
 
+/// Chunks up to this size, or that of the largest message, are checked before anything is read from them; in bytes.
+const CHECKED_CHUNK: usize = 64 << 20;
 /// Opcode and length in front of every record.
 const RECORD_HEADER: u64 = 9;
+/// Length of the footer record's body.
+const FOOTER: u64 = 20;
 /// Most schemas, and most channels, of one recording.
 const MAX_CHANNELS: usize = 4096;
 /// Most bytes of all schemas together.
@@ -56,10 +62,20 @@ enum State {
         unfed: u64,
         start: u64,
         end: u64,
-        checked: bool,
-        yielded: bool,
+        mode: Mode,
     },
     Ended,
+}
+
+/// How a chunk is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Whole into memory, its CRC checked before anything comes out.
+    Checked,
+    /// Too large for that: its CRC is checked at its end.
+    Streamed,
+    /// The file ends inside it, so its CRC says nothing.
+    CutOff,
 }
 
 /// What a step inside a chunk came to.
@@ -82,6 +98,8 @@ pub struct McapSource {
     schema_bytes: usize,
     channels: HashMap<u16, Channel>,
     footer: bool,
+    /// Found in the summary, handed out first.
+    waiting: VecDeque<SourceItem>,
     unknown_channel: bool,
     buffer: Vec<u8>,
 }
@@ -101,7 +119,7 @@ impl McapSource {
         if !whole || magic != *MAGIC {
             return Err(IngestError::Unsupported { path: path.to_owned(), reason: "not an MCAP file".to_owned() });
         }
-        Ok(Self {
+        let mut source = Self {
             path: path.to_owned(),
             file,
             length,
@@ -112,9 +130,13 @@ impl McapSource {
             schema_bytes: 0,
             channels: HashMap::new(),
             footer: false,
+            waiting: VecDeque::new(),
             unknown_channel: false,
             buffer: Vec::new(),
-        })
+        };
+        source.read_summary()?;
+        source.seek_to(MAGIC.len() as u64)?;
+        Ok(source)
     }
 
     fn io(&self, source: std::io::Error) -> IngestError {
@@ -159,7 +181,7 @@ impl McapSource {
         let body_left = left - RECORD_HEADER;
         if opcode == op::CHUNK {
             let end = start.saturating_add(RECORD_HEADER).saturating_add(length).min(self.length);
-            self.open_chunk(start, end, length <= body_left)?;
+            self.open_chunk(start, end, if length <= body_left { Mode::Checked } else { Mode::CutOff })?;
             return Ok(None);
         }
         if length > body_left {
@@ -201,21 +223,22 @@ impl McapSource {
         item
     }
 
-    fn open_chunk(&mut self, start: u64, end: u64, checked: bool) -> Result<(), IngestError> {
+    fn open_chunk(&mut self, start: u64, end: u64, mode: Mode) -> Result<(), IngestError> {
         self.seek_to(start)?;
         let options = LinearReaderOptions::default()
             .with_skip_start_magic(true)
             .with_skip_end_magic(true)
-            .with_prevalidate_chunk_crcs(checked)
-            .with_record_length_limit(self.options.max_message.saturating_add(64));
+            .with_prevalidate_chunk_crcs(mode == Mode::Checked)
+            .with_validate_chunk_crcs(mode != Mode::CutOff)
+            .with_record_length_limit(self.options.max_message.max(CHECKED_CHUNK).saturating_add(64));
         let reader = Box::new(LinearReader::new_with_options(options));
-        self.state = State::Chunk { reader, unfed: end - start, start, end, checked, yielded: false };
+        self.state = State::Chunk { reader, unfed: end - start, start, end, mode };
         Ok(())
     }
 
     /// One event inside the open chunk.
     fn in_chunk(&mut self) -> Result<Step, IngestError> {
-        let State::Chunk { mut reader, mut unfed, start, end, checked, mut yielded } =
+        let State::Chunk { mut reader, mut unfed, start, end, mode } =
             std::mem::replace(&mut self.state, State::TopLevel)
         else {
             return Ok(Step::ChunkEnd);
@@ -232,20 +255,17 @@ impl McapSource {
                 Step::Nothing
             }
             Some(Ok(LinearReadEvent::Record { opcode, data })) => match mcap::parse_record(opcode, data) {
-                Ok(record) => {
-                    yielded = true;
-                    match self.record(record)? {
-                        Some(item) => Step::Item(item),
-                        None => Step::Nothing,
-                    }
-                }
+                Ok(record) => self.record(record)?.map_or(Step::Nothing, Step::Item),
                 Err(fault) => Step::Fault(fault),
             },
         };
         match step {
             Step::ChunkEnd => self.seek_to(end)?,
-            Step::Fault(fault) => return self.chunk_fault(&fault, start, end, checked, yielded).map(Step::Item),
-            _ => self.state = State::Chunk { reader, unfed, start, end, checked, yielded },
+            Step::Fault(fault) => {
+                let item = self.chunk_fault(&fault, start, end, mode)?;
+                return Ok(item.map_or(Step::Nothing, Step::Item));
+            }
+            _ => self.state = State::Chunk { reader, unfed, start, end, mode },
         }
         Ok(step)
     }
@@ -256,19 +276,81 @@ impl McapSource {
         fault: &mcap::McapError,
         start: u64,
         end: u64,
-        checked: bool,
-        yielded: bool,
-    ) -> Result<SourceItem, IngestError> {
-        if !checked {
-            let reason =
-                format!("the recording ends inside the chunk at byte {start}; it was read to its last whole message");
-            return Ok(self.end(reason));
-        }
+        mode: Mode,
+    ) -> Result<Option<SourceItem>, IngestError> {
+        let reason = match (mode, fault) {
+            (Mode::Checked, mcap::McapError::ChunkTooLarge(_)) => {
+                self.open_chunk(start, end, Mode::Streamed)?;
+                return Ok(None);
+            }
+            (Mode::CutOff, _) => {
+                let reason = format!(
+                    "the recording ends inside the chunk at byte {start}; it was read to its last whole message"
+                );
+                return Ok(Some(self.end(reason)));
+            }
+            (Mode::Checked, fault) => format!("the chunk at byte {start} is damaged ({fault}); it was left out"),
+            (Mode::Streamed, fault) => {
+                format!("the chunk at byte {start} is damaged ({fault}); messages of it may already have been read")
+            }
+        };
         self.seek_to(end)?;
-        let rest = if yielded { "the rest of it" } else { "it" };
-        Ok(SourceItem::Damaged {
-            reason: format!("the chunk at byte {start} is damaged ({fault}); {rest} was left out"),
-        })
+        Ok(Some(SourceItem::Damaged { reason }))
+    }
+
+    /// Reads schemas and channels from the summary at the end, where a closed recording repeats them, so that topics are
+    /// known from the start and a damaged first chunk does not cost those behind it. Whatever is odd there is ignored: the
+    /// same records come again with the data.
+    fn read_summary(&mut self) -> Result<(), IngestError> {
+        let data_start = MAGIC.len() as u64;
+        let Some(footer_at) =
+            self.length.checked_sub(data_start + FOOTER + RECORD_HEADER).filter(|&at| at > data_start)
+        else {
+            return Ok(());
+        };
+        self.seek_to(footer_at)?;
+        let mut footer = [0u8; 9 + 20];
+        self.file.read_exact(&mut footer).map_err(|e| self.io(e))?;
+        let [opcode, rest @ ..] = footer;
+        let numbers = rest.as_chunks::<8>().0;
+        let (length, summary) = (u64::from_le_bytes(numbers[0]), u64::from_le_bytes(numbers[1]));
+        if opcode != op::FOOTER || length != FOOTER || summary < data_start || summary >= footer_at {
+            return Ok(());
+        }
+        // Channels name schemas, which may stand behind them.
+        self.read_repeated(op::SCHEMA, summary, footer_at)?;
+        self.read_repeated(op::CHANNEL, summary, footer_at)
+    }
+
+    /// Reads the records of one kind in a range of the file.
+    fn read_repeated(&mut self, wanted: u8, mut at: u64, end: u64) -> Result<(), IngestError> {
+        while at.saturating_add(RECORD_HEADER) <= end {
+            self.seek_to(at)?;
+            let mut header = [0u8; 9];
+            self.file.read_exact(&mut header).map_err(|e| self.io(e))?;
+            let [opcode, length @ ..] = header;
+            let length = u64::from_le_bytes(length);
+            at = match at.checked_add(RECORD_HEADER).and_then(|body| body.checked_add(length)) {
+                Some(next) if next <= end => next,
+                _ => break,
+            };
+            let size = usize::try_from(length).unwrap_or(usize::MAX);
+            if opcode != wanted || size > msgdef::MAX_TEXT + 4096 {
+                continue;
+            }
+            let mut body = vec![0; size];
+            self.file.read_exact(&mut body).map_err(|e| self.io(e))?;
+            let Ok(record) = mcap::parse_record(opcode, &body) else { continue };
+            let complete = match &record {
+                Record::Channel(channel) => channel.schema_id == 0 || self.schemas.contains_key(&channel.schema_id),
+                _ => true,
+            };
+            if complete {
+                let item = self.record(record)?;
+                self.waiting.extend(item);
+            }
+        }
+        Ok(())
     }
 
     /// A schema, channel or message.
@@ -396,6 +478,9 @@ fn compile(schema: &mut Schema, definitions: &Definitions) -> Result<Arc<Plan>, 
 
 impl Source for McapSource {
     fn next(&mut self) -> Result<Option<SourceItem>, IngestError> {
+        if let Some(item) = self.waiting.pop_front() {
+            return Ok(Some(item));
+        }
         loop {
             let result = match self.state {
                 State::Ended => return Ok(None),
@@ -416,7 +501,7 @@ impl Source for McapSource {
         }
     }
 
-    fn schema_paths(&self, topic: &str) -> Option<Vec<SchemaPath>> {
+    fn schema_paths(&self, topic: &str) -> Option<SchemaPaths> {
         self.channels.values().find(|c| &*c.topic == topic).and_then(|c| c.decoding.schema_paths())
     }
 }

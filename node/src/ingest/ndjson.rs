@@ -12,9 +12,12 @@ use std::{
 };
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tributary_protocol::json::{Number, Object, Value};
+use tributary_protocol::{
+    json::{Number, Object, Value},
+    rules::native::SchemaPaths,
+};
 
-use super::{Content, IngestError, IngestOptions, SchemaPath, Source, SourceItem, SourceMessage, topic::json_fields};
+use super::{Content, IngestError, IngestOptions, Source, SourceItem, SourceMessage, topic::json_fields};
 
 /// How lines become messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,7 +208,7 @@ impl Source for NdjsonSource {
         Ok(None)
     }
 
-    fn schema_paths(&self, _topic: &str) -> Option<Vec<SchemaPath>> {
+    fn schema_paths(&self, _topic: &str) -> Option<SchemaPaths> {
         None
     }
 }
