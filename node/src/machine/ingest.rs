@@ -3,10 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use tributary_protocol::rules::native::SchemaPaths;
-
 use super::{Kind, Machine, Stream};
-use crate::ingest::{IngestError, SchemaPath, SchemaPathKind, Source, SourceItem};
+use crate::ingest::{IngestError, Source, SourceItem};
 
 /// What happened to one topic of a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,36 +162,5 @@ fn entry_of<'a>(summary: &'a mut IngestSummary, topic: &str) -> Option<&'a mut T
 fn check_schema(stream: &Stream, source: &dyn Source) -> Result<(), String> {
     let Some(paths) = source.schema_paths(&stream.config.topic) else { return Ok(()) };
     let Ok(Some(rules)) = super::rules_of(&stream.config) else { return Ok(()) };
-    rules.check_schema(&schema_of(&paths)).map_err(|error| error.to_string())
-}
-
-/// The flat list of a type's paths as the tree that rules are checked against.
-pub(crate) fn schema_of(paths: &[SchemaPath]) -> SchemaPaths {
-    let mut root = SchemaPaths::Fields(Vec::new());
-    for SchemaPath { path, kind } in paths {
-        let mut place = &mut root;
-        for name in path {
-            if !matches!(place, SchemaPaths::Fields(_)) {
-                *place = SchemaPaths::Fields(Vec::new());
-            }
-            let SchemaPaths::Fields(fields) = place else { break };
-            let at = match fields.iter().position(|(field, _)| field == name) {
-                Some(at) => at,
-                None => {
-                    fields.push((name.clone(), SchemaPaths::Leaf));
-                    fields.len() - 1
-                }
-            };
-            place = &mut fields[at].1;
-        }
-        match kind {
-            SchemaPathKind::List => *place = SchemaPaths::List,
-            // A nested message gets its fields from the paths below it.
-            SchemaPathKind::Object if !matches!(place, SchemaPaths::Fields(_)) => {
-                *place = SchemaPaths::Fields(Vec::new())
-            }
-            _ => {}
-        }
-    }
-    root
+    rules.check_schema(&paths).map_err(|error| error.to_string())
 }

@@ -19,11 +19,6 @@ use crate::ingest::{BlobField, Content, Fields, PathSegment, RawMessage, SourceM
 
 /// Version of the payload's form, which peaq's package format asks for.
 const SCHEMA_VERSION: &str = "1.0.0";
-/// Where the CDR bytes of a raw message stand in its payload.
-pub(crate) const CDR_KEY: &str = "cdr";
-/// Where the definition of a raw message's type stands.
-pub(crate) const SCHEMA_KEY: &str = "schema";
-
 /// Why there is no package of a message.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PackError {
@@ -129,9 +124,6 @@ fn raw_payload(raw: RawMessage, has_rules: bool) -> Result<(Object, Vec<BlobFiel
             "the message cannot be decoded, so its field rules cannot be applied; set `mode: raw` to sell it whole";
         return Err(PackError::Message(reason.to_owned()));
     }
-    let mut payload = Object::new();
-    payload.insert(SCHEMA_KEY, raw.schema_value());
-    let blob = BlobField::new(vec![PathSegment::Key(CDR_KEY.to_owned())], raw.cdr);
-    payload.insert(CDR_KEY, blob.marker.to_value());
-    Ok((payload, vec![blob]))
+    let Fields { value, blobs } = raw.into_fields();
+    Ok((value, blobs))
 }
