@@ -271,7 +271,7 @@ impl Machine {
         };
         machine.settle(incarnation)?;
         machine.write_bindings()?;
-        machine.close_left_open(&chain)?;
+        machine.close_left_open()?;
         for config in streams {
             let stream = machine.start_stream(config, &chain)?;
             machine.streams.push(stream);
@@ -481,7 +481,7 @@ impl Machine {
     }
 
     /// Closes the datasets that a crash left open, in every log of this incarnation, whatever the configuration says now.
-    fn close_left_open(&self, chain: &BindingChain) -> Result<(), MachineError> {
+    fn close_left_open(&self) -> Result<(), MachineError> {
         for log in self.store.logs(Some(&self.keys.did))? {
             if log.incarnation != self.incarnation() || log.log == LogId::MACHINE {
                 continue;
@@ -496,7 +496,6 @@ impl Machine {
                 close().map_err(|source| MachineError::Lane { stream: log.log.to_string(), source })?;
             }
         }
-        let _ = chain;
         Ok(())
     }
 
@@ -626,3 +625,6 @@ fn node_key(home: &MachineKeys) -> [u8; 32] {
 fn lane_error(stream: &Stream, source: LaneError) -> MachineError {
     MachineError::Lane { stream: stream.config.name().to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests;
