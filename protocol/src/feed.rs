@@ -210,7 +210,9 @@ pub enum JoinError {
     #[error("the log is followed already")]
     Followed,
     /// The signature, key or pin is not right.
-    #[error("this is not where the log can be joined: it is not signed by the key of that position, or off the pinned chain")]
+    #[error(
+        "this is not where the log can be joined: it is not signed by the key of that position, or off the pinned chain"
+    )]
     NotProven,
     /// One log more than are followed.
     #[error("{MAX_LOGS} logs of this machine are followed, which is the limit")]
@@ -344,11 +346,7 @@ impl Follower {
     /// # Errors
     ///
     /// Why it does not continue the chain. [`ChainError::Gap`] asks for the ones between.
-    pub fn on_binding(
-        &mut self,
-        signed: &SignedBinding,
-        history: &impl History,
-    ) -> Result<BindingOutcome, ChainError> {
+    pub fn on_binding(&mut self, signed: &SignedBinding, history: &impl History) -> Result<BindingOutcome, ChainError> {
         let accepted = match &mut self.chain {
             Some(chain) => chain.accept(signed)?,
             None if signed.binding().did != self.did => {
@@ -516,10 +514,7 @@ impl Follower {
         state.tip.hash = signed.hash();
         state.tip.time_ms = entry.time_ms;
         let settled = state.settled() == state.tip.next;
-        self.logs
-            .entry((key.log, key.incarnation))
-            .and_modify(|held| held.tip = state.tip)
-            .or_insert(state);
+        self.logs.entry((key.log, key.incarnation)).and_modify(|held| held.tip = state.tip).or_insert(state);
         EntryVerdict::Apply { settled, flags }
     }
 
@@ -680,5 +675,7 @@ fn cut_point(tip: &LogTip, reigns: &Reigns, history: &impl History) -> Cut {
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+pub(crate) mod testbed;
 #[cfg(test)]
 mod tests;
