@@ -55,7 +55,8 @@ fn a_binding_out_of_range_is_never_made() {
     let mut machine = Machine::new(4);
     machine.append(LogId::MACHINE);
     let position = LogPosition { log: LogId::MACHINE, from_seq: 1, prev_entry_hash: Hash::of(b"entry") };
-    let cases: [(&str, fn(&mut Binding)); 7] = [
+    type Change = fn(&mut Binding);
+    let cases: [(&str, Change); 7] = [
         ("lives too long", |b| b.expires_ms = b.issued_ms + MAX_LIFE_MS + 1),
         ("ends at once", |b| b.expires_ms = b.issued_ms),
         ("no predecessor", |b| b.prev = Hash::ZERO),
@@ -77,7 +78,7 @@ fn a_binding_out_of_range_is_never_made() {
     });
     let largest = largest.expect("the limits are allowed").co_sign(&machine.owner);
     assert_eq!(largest.encode().len(), MAX_SIGNED_BINDING_LEN);
-    assert!(MAX_SIGNED_BINDING_LEN <= crate::entry::MAX_BODY_LEN);
+    const { assert!(MAX_SIGNED_BINDING_LEN <= crate::entry::MAX_BODY_LEN) };
     assert_eq!(SignedBinding::decode(&largest.encode()), Ok(largest));
 }
 
