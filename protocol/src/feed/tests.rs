@@ -257,6 +257,27 @@ fn an_entry_is_no_evidence_against_itself() {
 }
 
 #[test]
+fn nobody_but_the_machine_can_make_evidence_against_it() {
+    let (machine, _, log) = world(24);
+    let (chain, at) = (machine.chain(), (log, 0));
+    let held = machine.logs[&at][2].clone();
+    let stands = |second: &SignedEntry| Evidence::Entries(Box::new((held.clone(), second.clone()))).stands(&chain);
+    let fork = machine.forge(&machine.key, at, 2, machine.prev(at, 2), 5);
+    assert!(stands(&fork));
+    // By another key; and in the machine's name, but with a signature it never made.
+    assert!(!stands(&machine.forge(&FeedKey::generate(&mut rng(240)), at, 2, machine.prev(at, 2), 5)));
+    let mut bytes = fork.into_bytes();
+    let last = bytes.len() - 1;
+    bytes[last - 40] ^= 1;
+    assert!(!stands(&SignedEntry::decode(&bytes).expect("well formed")));
+    let head = Head { entry_hash: Hash::of(b"another entry 3"), ..*machine.head(at).head() };
+    let mut bytes = *SignedHead::sign(head, &machine.key).bytes();
+    bytes[150] ^= 1;
+    let head = SignedHead::decode(&bytes).expect("well formed");
+    assert!(!Evidence::Head(Box::new((head, machine.logs[&at][3].clone()))).stands(&chain));
+}
+
+#[test]
 fn a_gap_is_named_and_nothing_behind_it_is_applied() {
     let (mut machine, mut node, log) = world(13);
     let missed: Vec<_> = (0..3).map(|_| machine.append(log)).collect();
