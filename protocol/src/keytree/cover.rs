@@ -377,6 +377,14 @@ mod tests {
     }
 
     #[test]
+    fn a_node_outside_the_tree_is_refused() {
+        for (depth, prefix) in [(0, 1), (8, 0x100), (8, 0x1ff), (47, 1 << 47), (49, 0), (255, 0), (0, (1 << 48) - 1)] {
+            let outside = Cover { nodes: vec![CoverNode { place: Place { depth, prefix }, key: [0; 32] }] };
+            assert_eq!(Cover::decode(&outside.encode()).err(), Some(CoverError::NotCanonical { node: 0 }), "{depth}");
+        }
+    }
+
+    #[test]
     fn a_later_version_says_so() {
         let mut bytes = cover(1, 2).encode().to_vec();
         bytes[0] = 2;
