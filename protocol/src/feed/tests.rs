@@ -7,7 +7,7 @@ use crate::{
     dataset::DatasetEntry,
     entry::Entry,
     identity::IdentityKey,
-    ids::StreamId,
+    ids::{DatasetId, StreamId},
     keys::{EncryptionKey, FeedKey},
     keytree::Position,
 };
