@@ -95,8 +95,9 @@ impl Writer {
 
     /// Works until the queue is closed and empty, then leaves the store settled.
     pub(crate) fn run(mut self) {
+        let group_bytes = self.shared.options.group_bytes.min(self.shared.options.segment_bytes / 2);
         loop {
-            match self.shared.queue.pop(self.shared.options.group_bytes) {
+            match self.shared.queue.pop(group_bytes) {
                 Work::Group(group) => self.group(group),
                 Work::Call(call) => call(&mut self),
                 Work::Stop => break,

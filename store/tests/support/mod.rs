@@ -1,5 +1,8 @@
 //! Shared by the store's tests.
-#![allow(dead_code, reason = "every test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses its own part")]
+
+pub mod disk;
+pub mod workload;
 
 use tributary_protocol::ids::{Did, Hash, LogId, LogKey};
 use tributary_store::StoreOptions;
