@@ -1,5 +1,7 @@
 //! Killed processes and power cuts: nothing acknowledged is ever lost, and no batch is there in part.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests are tests")]
+
 mod support;
 
 use std::{
@@ -244,7 +246,10 @@ fn is_dead(mount: &Path) -> bool {
 fn nothing_acknowledged_is_lost_in_power_cuts_of_an_ext4_disk() {
     let required = std::env::var_os("TRIBUTARY_REQUIRE_LOOP").is_some_and(|value| value == "1");
     let Some(disk) = LoopDisk::new() else {
-        assert!(!required, "TRIBUTARY_REQUIRE_LOOP=1, but no ext4 image can be mounted here (root and loop devices needed)");
+        assert!(
+            !required,
+            "TRIBUTARY_REQUIRE_LOOP=1, but no ext4 image can be mounted here (root and loop devices needed)"
+        );
         println!("no loop device or no right to mount: the cuts of the drop-unsynced disk stand in");
         for seed in 1000..1010 {
             cut_once(seed);

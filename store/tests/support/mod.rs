@@ -9,7 +9,12 @@ use tributary_store::StoreOptions;
 
 /// Defaults without the parts that only cost time in a test.
 pub fn options() -> StoreOptions {
-    StoreOptions { ballast_bytes: 64 << 10, preallocate_bytes: 1 << 20, min_free_bytes: 1 << 20, ..StoreOptions::default() }
+    StoreOptions {
+        ballast_bytes: 64 << 10,
+        preallocate_bytes: 1 << 20,
+        min_free_bytes: 1 << 20,
+        ..StoreOptions::default()
+    }
 }
 
 /// Segments so small that every test crosses their borders.
