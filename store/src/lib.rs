@@ -55,7 +55,7 @@ pub use check::CheckReport;
 pub use error::StoreError;
 pub use gc::GcReport;
 pub use options::{Reason, Retention, StoreOptions, Table};
-pub use read::{ChunkReader, ChunkState, DatasetChunk, LogEntry};
+pub use read::{ChunkReader, ChunkState, DatasetChunk, LogEntry, Row};
 pub use recover::{Damage, OpenReport, Recovery};
 pub use stats::Stats;
 

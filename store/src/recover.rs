@@ -132,7 +132,7 @@ pub(crate) fn open(dir: &Path, options: &StoreOptions) -> Result<Opened, StoreEr
         full_scan = Some("the index has no TAIL".to_owned());
     }
 
-    let last = |kind| segments.values().filter(|segment| segment.kind == kind).next_back();
+    let last = |kind| segments.values().rfind(|segment| segment.kind == kind);
     let lasts = [last(SegmentKind::Chunk), last(SegmentKind::State)];
     let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
     let mut replayed = None;
@@ -249,8 +249,7 @@ pub(crate) fn open(dir: &Path, options: &StoreOptions) -> Result<Opened, StoreEr
 
 /// Goes on appending to the last segment of a kind, unless it has its footer already.
 fn adopt(writer: &mut Writer, segment: &Segment, end: u64) -> Result<(), StoreError> {
-    let mut cursor =
-        Cursor::new(segment, writer.shared.key, SEGMENT_HEADER, Some(end)).at("read", &segment.path)?;
+    let mut cursor = Cursor::new(segment, writer.shared.key, SEGMENT_HEADER, Some(end)).at("read", &segment.path)?;
     let mut frames = 0;
     loop {
         match cursor.step().at("read", &segment.path)? {
@@ -433,7 +432,9 @@ fn verify(index: &Index, segments: &BTreeMap<u32, Segment>) -> Result<(Option<Ta
     let expected = tail.unwrap_or_default().print;
     if print != expected {
         let (found, expected) = (print.rows, expected.rows);
-        return Err(Verdict::Rebuild(format!("the index has {found} rows that do not sum up to the {expected} of its TAIL")));
+        return Err(Verdict::Rebuild(format!(
+            "the index has {found} rows that do not sum up to the {expected} of its TAIL"
+        )));
     }
     Ok((tail, totals))
 }

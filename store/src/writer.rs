@@ -95,8 +95,9 @@ impl Writer {
 
     /// Works until the queue is closed and empty, then leaves the store settled.
     pub(crate) fn run(mut self) {
+        let group_bytes = self.shared.options.group_bytes.min(self.shared.options.segment_bytes / 2);
         loop {
-            match self.shared.queue.pop(self.shared.options.group_bytes) {
+            match self.shared.queue.pop(group_bytes) {
                 Work::Group(group) => self.group(group),
                 Work::Call(call) => call(&mut self),
                 Work::Stop => break,
@@ -121,7 +122,8 @@ impl Writer {
     fn group(&mut self, jobs: Vec<BatchJob>) {
         let (batches, done): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| ((job.batch, job.bytes), job.done)).unzip();
         let mut results = self.commit(&batches);
-        for (done, result) in done.into_iter().rev().zip(results.drain(..).rev()).collect::<Vec<_>>().into_iter().rev() {
+        for (done, result) in done.into_iter().rev().zip(results.drain(..).rev()).collect::<Vec<_>>().into_iter().rev()
+        {
             done(result);
         }
     }
@@ -431,9 +433,7 @@ impl Writer {
         key.encode(&mut footer, active.segment.id, Kind::Footer, last_lsn, &meta, 0);
         let (file, path) = (&active.segment.file, &active.segment.path);
         let end = active.end + footer.len() as u64;
-        if let Err(error) =
-            file.write_all_at(&[IoSlice::new(&footer)], active.end).and_then(|()| file.set_len(end))
-        {
+        if let Err(error) = file.write_all_at(&[IoSlice::new(&footer)], active.end).and_then(|()| file.set_len(end)) {
             let _ = file.set_len(active.end);
             active.allocated_to = active.end;
             return Err(StoreError::io("close", path, error));

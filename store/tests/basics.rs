@@ -1,5 +1,7 @@
 //! What a caller sees: batches, reads, reopening.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "helpers of tests are tests")]
+
 mod support;
 
 use support::{body, hash_of, log, options, small};
@@ -56,7 +58,10 @@ fn what_was_committed_is_there_after_a_clean_reopen_and_after_a_rebuild() {
         assert_eq!(store.head(&log(1)).unwrap(), Some((39, b"entry 39".to_vec())));
         assert_eq!(store.logs(None).unwrap(), [log(1)]);
         let chunks = store.dataset_chunks(&dataset, 10, 5).unwrap();
-        assert_eq!(chunks.iter().map(|chunk| (chunk.0, chunk.2)).collect::<Vec<_>>(), [(10, 10), (11, 11), (12, 12), (13, 13), (14, 14)]);
+        assert_eq!(
+            chunks.iter().map(|chunk| (chunk.0, chunk.2)).collect::<Vec<_>>(),
+            [(10, 10), (11, 11), (12, 12), (13, 13), (14, 14)]
+        );
         assert_eq!(store.rows(Table::Audit, &[], Some(&4u64.to_be_bytes()), 2).unwrap().len(), 2);
         assert_eq!(store.entries(&log(1), 35, 100, usize::MAX).unwrap().len(), 5);
         assert_eq!(store.entries(&log(1), 0, 100, 20).unwrap().len(), 2);
@@ -118,7 +123,10 @@ fn a_truncated_log_goes_on_and_keeps_the_old_entries_as_evidence() {
         let (store, _) = Store::open(dir.path(), &options()).unwrap();
         assert_eq!(store.head(&log(1)).unwrap(), Some((3, b"new 3".to_vec())));
         let evidence = store.evidence(&log(1), 0, 10).unwrap();
-        assert_eq!(evidence.iter().map(|entry| entry.bytes.clone()).collect::<Vec<_>>(), [b"old 3".to_vec(), b"old 4".to_vec()]);
+        assert_eq!(
+            evidence.iter().map(|entry| entry.bytes.clone()).collect::<Vec<_>>(),
+            [b"old 3".to_vec(), b"old 4".to_vec()]
+        );
         assert_eq!(store.chunk_entry(&hash_of(b"old 4")).unwrap(), None);
         assert_eq!(store.dataset_chunks(&dataset, 0, 10).unwrap().len(), 4);
     }
