@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    io,
+    net::{SocketAddr, TcpListener},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -43,7 +43,7 @@ use super::{
         Acceptance, Counters, GossipMessage, InboundRequest, NetEvents, PeerEvent, PeerInfo, PublishOutcome, Reply,
         Responder, Transport, Which, count,
     },
-    frame::frame_error,
+    frame::{FrameError, frame_error},
     reputation::{Offence, Reputation},
     topics::{OwnTopics, is_topic},
 };
@@ -142,6 +142,7 @@ async fn listen(swarm: &mut Swarm<Behaviour>, addresses: &[Multiaddr]) -> Result
     let failed = |address: &Multiaddr, reason: String| StartError::Listen { address: address.clone(), reason };
     let mut waiting: HashMap<ListenerId, &Multiaddr> = HashMap::new();
     for address in addresses {
+        check_free(address).map_err(|error| failed(address, error.to_string()))?;
         let id = swarm.listen_on(address.clone()).map_err(|error| failed(address, error.to_string()))?;
         waiting.insert(id, address);
     }
@@ -167,6 +168,21 @@ async fn listen(swarm: &mut Swarm<Behaviour>, addresses: &[Multiaddr]) -> Result
         }
     }
     Ok(())
+}
+
+/// Fails when somebody listens on a TCP address already. libp2p lets sockets share a port, so two nodes with one address would
+/// both start, and each get some of the other's connections.
+fn check_free(address: &Multiaddr) -> std::io::Result<()> {
+    let mut parts = address.iter();
+    let ip: std::net::IpAddr = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind(SocketAddr::new(ip, port)).map(drop),
+        _ => Ok(()),
+    }
 }
 
 type Dialled = oneshot::Sender<Result<PeerId, DialFailure>>;
@@ -264,7 +280,11 @@ impl Task {
 
     fn dial(&mut self, address: Multiaddr, back: Dialled) {
         let target = address.iter().find_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });
+        let bare: Multiaddr = address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
         match target {
+            _ if target == Some(*self.swarm.local_peer_id()) || self.swarm.listeners().any(|own| *own == bare) => {
+                answer(back, Err(DialFailure::Myself(address)));
+            }
             Some(peer) if self.swarm.is_connected(&peer) => answer(back, Ok(peer)),
             _ => self.start_dial(address.to_string(), DialOpts::unknown_peer_id().address(address).build(), back),
         }
@@ -363,8 +383,8 @@ impl Task {
         }
         let behaviour = self.swarm.behaviour_mut();
         let id = match which {
-            Which::Sync => behaviour.sync.send_request(&peer, bytes),
-            Which::Access => behaviour.access.send_request(&peer, bytes),
+            Which::Sync => behaviour.sync.send_request(&peer, Ok(bytes)),
+            Which::Access => behaviour.access.send_request(&peer, Ok(bytes)),
         };
         self.asked.insert((which, id), back);
     }
@@ -548,12 +568,14 @@ impl Task {
         }
     }
 
-    fn on_request_event(&mut self, which: Which, event: request_response::Event<Vec<u8>, Vec<u8>>) {
+    fn on_request_event(&mut self, which: Which, event: request_response::Event<Result<Vec<u8>, FrameError>, Vec<u8>>) {
         match event {
             request_response::Event::Message { peer, message, .. } => match message {
-                Message::Request { request_id, request, channel } => {
-                    self.on_request(which, peer, request_id, request, channel);
-                }
+                Message::Request { request_id, request, channel } => match request {
+                    Ok(request) => self.on_request(which, peer, request_id, request, channel),
+                    // The channel is dropped, which closes the stream.
+                    Err(error) => self.bad_frame(peer, error),
+                },
                 Message::Response { request_id, response } => self.answered(which, request_id, Ok(response)),
             },
             request_response::Event::OutboundFailure { peer, request_id, error, .. } => {
@@ -562,10 +584,8 @@ impl Task {
             }
             request_response::Event::InboundFailure { peer, request_id, error, .. } => {
                 self.answering.remove(&(which, request_id));
-                match error {
-                    InboundFailure::Io(error) => self.bad_frame(peer, &error),
-                    InboundFailure::Timeout => tracing::debug!(%peer, protocol = which.protocol(), "request timed out"),
-                    _ => {}
+                if matches!(error, InboundFailure::Timeout | InboundFailure::Io(_)) {
+                    tracing::debug!(%peer, protocol = which.protocol(), %error, "request without an answer");
                 }
             }
             request_response::Event::ResponseSent { request_id, .. } => {
@@ -627,27 +647,26 @@ impl Task {
             OutboundFailure::Timeout => RequestError::Timeout(peer),
             OutboundFailure::UnsupportedProtocols => RequestError::Unsupported { peer, protocol: which.protocol() },
             OutboundFailure::ConnectionClosed => RequestError::Broken { peer, reason: "it was closed".into() },
-            OutboundFailure::Io(error) => {
-                self.bad_frame(peer, &error);
-                match frame_error(&error) {
-                    Some(error) => error.into(),
-                    None => RequestError::Broken { peer, reason: error.to_string() },
+            // Streams that merely break are nobody's fault.
+            OutboundFailure::Io(error) => match frame_error(&error) {
+                Some(error) => {
+                    self.bad_frame(peer, error);
+                    error.into()
                 }
-            }
+                None => RequestError::Broken { peer, reason: error.to_string() },
+            },
         }
     }
 
-    /// Holds a broken frame against its sender. Streams that merely broke are nobody's fault.
-    fn bad_frame(&mut self, peer: PeerId, error: &io::Error) {
-        if let Some(error) = frame_error(error) {
-            count(&self.counters.bad_frames);
-            tracing::debug!(%peer, %error, "bad frame");
-            let offence = match error {
-                super::frame::FrameError::TooLarge { .. } => Offence::Oversized,
-                super::frame::FrameError::Truncated { .. } => Offence::Stalled,
-            };
-            self.penalize(peer, offence);
-        }
+    /// Holds a broken frame against its sender.
+    fn bad_frame(&mut self, peer: PeerId, error: FrameError) {
+        count(&self.counters.bad_frames);
+        tracing::debug!(%peer, %error, "bad frame");
+        let offence = match error {
+            FrameError::TooLarge { .. } => Offence::Oversized,
+            FrameError::Truncated { .. } => Offence::Stalled,
+        };
+        self.penalize(peer, offence);
     }
 }
 
