@@ -8,7 +8,7 @@
 //! ```text
 //! Client --commands (bounded)--> task (owns the Swarm) --bounded queues--> NetEvents { gossip, sync, access }
 //!    |                                                \--broadcast-------> PeerEvent
-//!    \--pull streams (libp2p-stream), PullServer and PullClient on top
+//!    \--pull streams, PullServer and PullClient on top
 //! ```
 
 mod behaviour;
@@ -21,6 +21,7 @@ mod pull;
 mod pull_client;
 mod pull_server;
 mod reputation;
+mod streams;
 mod task;
 mod topics;
 

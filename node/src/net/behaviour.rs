@@ -23,6 +23,7 @@ use super::{
     config::NetConfig,
     error::StartError,
     frame::FrameCodec,
+    streams::Streams,
     topics::{self, FeedTopics},
 };
 
@@ -53,11 +54,11 @@ pub(super) struct Behaviour {
     pub(super) gossip: Gossip,
     pub(super) sync: Requests,
     pub(super) access: Requests,
-    pub(super) pull: libp2p_stream::Behaviour,
+    pub(super) pull: Streams,
 }
 
 impl Behaviour {
-    pub(super) fn new(key: &Keypair, config: &NetConfig) -> Result<Self, StartError> {
+    pub(super) fn new(key: &Keypair, config: &NetConfig, pull: Streams) -> Result<Self, StartError> {
         let mut blocked = allow_block_list::Behaviour::<BlockedPeers>::default();
         for peer in &config.block {
             blocked.block_peer(*peer);
@@ -93,7 +94,7 @@ impl Behaviour {
             gossip: gossip(config)?,
             sync: requests(SYNC_PROTOCOL, sync, config.sync_timeout),
             access: requests(ACCESS_PROTOCOL, access, config.access_timeout),
-            pull: libp2p_stream::Behaviour::new(),
+            pull,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Serves chunks to peers over pull streams.
 //!
-//! The accept loop does nothing but spawn: libp2p drops a stream that is not taken at once. Whether there is room is decided
+//! The accept loop does nothing but spawn, so that no stream waits or is lost. Whether there is room is decided
 //! in the spawned task; one without room says "busy" and when to come back. Chunks are read on the blocking pool, the next
 //! batch while the last one is being written, so a stream holds at most two batches whatever the size of the transfer. No
 //! thread waits for a slow peer, and one that makes no progress is cut off.
@@ -16,10 +16,9 @@ use std::{
     time::Duration,
 };
 
-use futures::{AsyncRead, AsyncWrite, AsyncWriteExt, StreamExt};
+use futures::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use governor::{DefaultDirectRateLimiter, Quota};
 use libp2p::{PeerId, Stream};
-use libp2p_stream::IncomingStreams;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -35,6 +34,7 @@ use tributary_protocol::{
 use super::{
     Client, FrameError, Offence,
     pull::{PullRequestError, read_request},
+    streams::Incoming,
 };
 
 /// A stream must take this much within the stall timeout, and is charged for it at once, bytes.
@@ -155,7 +155,7 @@ impl PullServer {
         provider: Arc<dyn ChunkProvider>,
         config: PullServerConfig,
     ) -> Result<Self, PullServerError> {
-        let incoming = client.accept_pulls().ok_or(PullServerError::AlreadyServing)?;
+        let incoming = client.pulls.take().ok_or(PullServerError::AlreadyServing)?;
         let limiter = config.bytes_per_second.map(limiter);
         let refusals = Arc::new(Semaphore::new(config.max_refusals));
         let shared = Arc::new(Shared {
@@ -267,13 +267,13 @@ impl Drop for Slot {
     }
 }
 
-async fn accept(mut incoming: IncomingStreams, shared: Arc<Shared>, stop: CancellationToken) {
+async fn accept(mut incoming: Incoming, shared: Arc<Shared>, stop: CancellationToken) {
     // Bounded by `max_streams` and `max_refusals`; dropped with this function, which ends all of them.
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            next = incoming.next() => match next {
+            next = incoming.recv() => match next {
                 Some((peer, stream)) => take(&shared, peer, stream, &mut tasks),
                 None => break,
             },
@@ -282,6 +282,7 @@ async fn accept(mut incoming: IncomingStreams, shared: Arc<Shared>, stop: Cancel
             },
         }
     }
+    shared.client.pulls.give_back(incoming);
 }
 
 /// Decides without waiting what becomes of a stream.

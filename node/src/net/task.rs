@@ -7,7 +7,7 @@ use std::{
     collections::{HashMap, VecDeque},
     net::{SocketAddr, TcpListener},
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -34,9 +34,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    MAX_ACCESS_MESSAGE, MAX_GOSSIP_MESSAGE, MAX_SYNC_RESPONSE,
+    MAX_ACCESS_MESSAGE, MAX_GOSSIP_MESSAGE, MAX_SYNC_RESPONSE, PULL_PROTOCOL,
     behaviour::{Behaviour, BehaviourEvent, topic_score},
-    client::{Client, Command},
+    client::{Client, Command, PullStreams},
     config::NetConfig,
     error::{DialFailure, NetError, PublishError, RequestError, StartError, SubscribeError},
     event::{
@@ -45,6 +45,7 @@ use super::{
     },
     frame::{FrameError, frame_error},
     reputation::{Offence, Reputation},
+    streams::Streams,
     topics::{OwnTopics, is_topic},
 };
 
@@ -52,6 +53,8 @@ use super::{
 const TICK: Duration = Duration::from_secs(10);
 /// Streams of one TCP connection, both directions. Yamux gives each a window of at least 256 KiB.
 const MAX_YAMUX_STREAMS: usize = 256;
+/// Inbound pull streams that wait for the server, which takes them as fast as it can spawn: all of two connections.
+const PULL_QUEUE: usize = 2 * MAX_YAMUX_STREAMS;
 /// A connection that misses this many pings in a row is closed.
 const MAX_MISSED_PINGS: u32 = 3;
 /// A listener must have its address within this time.
@@ -65,7 +68,10 @@ const MAX_DIAL_ADDRESSES: usize = 16;
 ///
 /// Returns once every address in `config.listen` is bound.
 pub async fn start(key: Keypair, config: NetConfig) -> Result<(Client, NetEvents, JoinHandle<()>), StartError> {
-    let mut swarm = build_swarm(key, &config)?;
+    let counters = Arc::new(Counters::default());
+    let serving = Arc::new(AtomicBool::new(false));
+    let (streams, incoming) = Streams::new(PULL_PROTOCOL, PULL_QUEUE, Arc::clone(&serving), Arc::clone(&counters));
+    let mut swarm = build_swarm(key, &config, streams)?;
     listen(&mut swarm, &config.listen).await?;
 
     let (command_tx, commands) = mpsc::channel(config.queues.commands.max(1));
@@ -75,11 +81,10 @@ pub async fn start(key: Keypair, config: NetConfig) -> Result<(Client, NetEvents
     let (access_tx, access) = mpsc::channel(config.queues.access.max(1));
     let (peer_events, _) = broadcast::channel(config.queues.peer_events.max(1));
     let stop = CancellationToken::new();
-    let counters = Arc::new(Counters::default());
     let client = Client {
         peer_id: *swarm.local_peer_id(),
         commands: command_tx,
-        control: swarm.behaviour().pull.new_control(),
+        pulls: PullStreams::new(serving, incoming),
         peer_events: peer_events.clone(),
         stop: stop.clone(),
         counters: Arc::clone(&counters),
@@ -108,11 +113,11 @@ pub async fn start(key: Keypair, config: NetConfig) -> Result<(Client, NetEvents
     Ok((client, NetEvents { gossip, sync, access }, tokio::spawn(task.run())))
 }
 
-fn build_swarm(key: Keypair, config: &NetConfig) -> Result<Swarm<Behaviour>, StartError> {
+fn build_swarm(key: Keypair, config: &NetConfig, streams: Streams) -> Result<Swarm<Behaviour>, StartError> {
     fn setup<E: std::fmt::Display>(part: &'static str) -> impl FnOnce(E) -> StartError {
         move |error| StartError::Setup { part, reason: error.to_string() }
     }
-    let behaviour = Behaviour::new(&key, config)?;
+    let behaviour = Behaviour::new(&key, config, streams)?;
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_tcp(tcp::Config::default().nodelay(true), (tls::Config::new, noise::Config::new), || {
@@ -263,6 +268,7 @@ impl Task {
             Command::Publish(topic, bytes, back) => answer(back, self.publish(topic, bytes)),
             Command::Report(id, source, acceptance) => self.report(&id, source, acceptance),
             Command::Request(which, peer, bytes, back) => self.request(which, peer, bytes, back),
+            Command::OpenPull(peer, back) => self.swarm.behaviour_mut().pull.open(peer, back),
             Command::Peers(back) => answer(back, self.peer_list()),
             Command::Ban(peer) => self.ban(peer, None),
             Command::Unban(peer) => {

@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn our_own_topics_never_outgrow_one_hello() {
         let mut own = OwnTopics::default();
-        let name = |i: usize| format!("/tributary/feed/1/did:peaq:0x{i:040x}/{i:064x}");
+        let name = |i: usize| format!("/tributary/feed/1/did:peaq:0x{i:040x}/{:064x}", i + 1);
         let mut taken = 0;
         let refused = (0..).map(name).map(|topic| own.insert(&topic)).find_map(|result| match result {
             Ok(new) => {

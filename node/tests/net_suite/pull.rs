@@ -4,7 +4,7 @@ use futures::{AsyncReadExt, AsyncWriteExt, io::Cursor};
 use tokio_util::compat::TokioAsyncReadCompatExt;
 use tributary::net::{
     ChunkLookup, ChunkProvider, MAX_PULL_HASHES, PULL_PROTOCOL, PeerEvent, PullClient, PullError, PullItem,
-    PullOptions, PullServer, PullServerConfig, PullServerError, Wanted,
+    PullOptions, PullServer, PullServerConfig, PullServerError, RequestError, Wanted,
 };
 use tributary_protocol::{
     ids::Hash,
@@ -157,7 +157,7 @@ async fn every_lie_of_a_server_has_its_name() {
     assert_eq!(PullClient::start(stream, number, PullOptions::default()).err(), Some(PullError::Count(1025)));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_hundred_streams_at_once_none_is_lost() {
     let (a, b) = pair().await;
     let (chunks, wanted) = Chunks::new(1, 1000);
@@ -274,7 +274,7 @@ async fn eight_opposing_pulls_over_one_connection_complete() {
         each(&b, &a),
     ];
     for items in soon("pulls", futures::future::join_all(pulls)).await {
-        assert_eq!(items.len(), 64);
+        assert_eq!(items.len(), 64, "{:?}", items.last().map(|item| item.result.as_ref().err()));
         assert!(items.iter().all(|item| item.result.as_ref().is_ok_and(|body| body.len() == 256 << 10)));
     }
     assert_eq!(a.client.peers().await.unwrap()[0].connections, 1);
@@ -290,4 +290,43 @@ async fn a_limited_server_delivers_everything() {
     let _server = serve(&b, chunks, config);
     let items = pull(&b, &a, wanted).await;
     assert!(items.len() == 8 && items.iter().all(|item| item.result.is_ok()));
+}
+
+#[tokio::test]
+async fn a_node_that_serves_nothing_offers_nothing_until_it_does() {
+    let (a, b) = pair().await;
+    let (chunks, wanted) = Chunks::new(1, 10);
+    let chunks = Arc::new(chunks);
+    let refused = soon("open", a.client.open_pull(b.id())).await;
+    assert_eq!(refused.err(), Some(RequestError::Unsupported { peer: b.id(), protocol: PULL_PROTOCOL }));
+    let server = PullServer::start(&b.client, chunks.clone(), PullServerConfig::default()).unwrap();
+    assert!(pull(&b, &a, wanted.clone()).await[0].result.is_ok());
+    drop(server);
+    let again = soon("again", async {
+        loop {
+            match PullServer::start(&b.client, chunks.clone(), PullServerConfig::default()) {
+                Ok(server) => break server,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+    assert!(pull(&b, &a, wanted).await[0].result.is_ok());
+    assert_eq!(again.stats().completed, 1);
+}
+
+#[tokio::test]
+async fn a_pull_dials_a_known_address() {
+    let mut config = tcp_config();
+    config.listen.push("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap());
+    let (mut a, b) = (Node::new(tcp_config()).await, Node::new(config).await);
+    let (chunks, wanted) = Chunks::new(1, 10);
+    let _server = serve(&b, chunks, PullServerConfig::default());
+    let unknown = soon("unknown", a.client.open_pull(b.id())).await;
+    assert_eq!(unknown.err(), Some(RequestError::Unreachable(b.id())));
+    let addresses = b.client.listen_addrs().await.unwrap();
+    assert_eq!(soon("connect", a.client.connect(b.id(), addresses)).await, Ok(()));
+    a.client.disconnect(b.id()).await.unwrap();
+    a.wait(PeerEvent::Disconnected(b.id())).await;
+    assert!(pull(&b, &a, wanted).await[0].result.is_ok());
 }
