@@ -28,8 +28,8 @@ use super::{
 };
 
 /// What gossipsub reads ahead of a frame, bytes. Its size check looks at everything that is buffered, the start of the next
-/// frame included, so a reader must tolerate this much more than a sender may send; without it, two messages near the limit
-/// in a row end the stream.
+/// frame included, so a reader must tolerate this much more than a sender may send; otherwise two messages near the limit
+/// in a row can end the stream.
 const GOSSIP_READ_AHEAD: usize = 8 << 10;
 /// Most message ids in one gossip control message: 1,500 ids of 32 bytes stay below the frame limit.
 const MAX_GOSSIP_IDS: usize = 1500;
