@@ -1,1 +1,154 @@
-//! (being written)
+//! The node's configuration: one YAML file, with the Data Event Map (the streams and their rules) inside.
+//!
+//! This module owns the schema, its defaults and its bounds. It reads one file and never writes; it opens nothing else, except
+//! the keys of field rules when it is asked to ([`RuleKey::load`], [`StreamConfig::native_rules`]). What is wrong is refused with the file, line, key and what
+//! was expected ([`ConfigError`]); unknown keys are errors. `examples/tributary.yaml` documents every key, and a test proves it.
+//!
+//! Values come from, strongest first: command line flags (`--set network.listen='[…]'`), the environment
+//! (`TRIBUTARY_NETWORK__LISTEN`, two underscores between keys), the file, the defaults.
+
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+mod error;
+mod overrides;
+mod reader;
+mod rules;
+mod sections;
+mod stream;
+mod units;
+mod yaml;
+
+pub use error::{ConfigError, Place};
+pub use overrides::Overrides;
+pub use rules::{FieldAction, FieldRule, RuleKey, RulesError};
+pub use sections::{ControlConfig, Follow, FollowStreams, Limits, NetworkConfig, StoreConfig};
+pub use stream::{
+    Access, ChunkConfig, CloseAfter, Compression, Mode, Overflow, Policy, QueueConfig, Retention, StreamConfig,
+};
+pub use tributary_protocol::rules::native::DefaultAction;
+pub use units::{show_bytes, show_duration};
+
+use reader::Section;
+use yaml::{MAX_BYTES, Node};
+
+/// What the node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Ingests, seals, publishes feeds, serves pulls, answers access requests.
+    Machine,
+    /// Follows feeds, requests access, pulls, verifies, decrypts, exports.
+    Buyer,
+}
+
+/// Everything that can be configured, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// What this node does; at least one role, each once.
+    pub roles: Vec<Role>,
+    /// Addresses and limits.
+    pub network: NetworkConfig,
+    /// The chunk store.
+    pub store: StoreConfig,
+    /// The control API.
+    pub control: ControlConfig,
+    /// The streams of a machine: the Data Event Map. Names (alias or topic) are unique.
+    pub streams: Vec<StreamConfig>,
+    /// The feeds a buyer follows.
+    pub follow: Vec<Follow>,
+}
+
+impl Config {
+    /// Reads the file at `path` with `overrides` on top.
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let read_error = |source| ConfigError::Read { path: path.to_owned(), source };
+        let mut bytes = Vec::new();
+        // One byte more than is allowed tells a file at the bound from one beyond it, and a device never ends.
+        let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+        std::fs::File::open(path).map_err(read_error)?.take(limit).read_to_end(&mut bytes).map_err(read_error)?;
+        let name: Arc<str> = path.display().to_string().into();
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = good.iter().filter(|b| **b == b'\n').count() + 1;
+            ConfigError::Syntax {
+                place: Place::File { file: Arc::clone(&name), line, column: 1 },
+                message: "not UTF-8 text".to_owned(),
+            }
+        })?;
+        Self::parse(&text, &name, path.parent().unwrap_or(Path::new("")), overrides)
+    }
+
+    /// Reads a configuration from `text`. `file` is its name in messages, `base` the folder that relative paths start from.
+    pub fn parse(text: &str, file: &str, base: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let mut root = yaml::parse(text, &yaml::in_file(file.into()))?;
+        overrides.apply(&mut root)?;
+        Self::read(&root, base)
+    }
+
+    fn read(root: &Node, base: &Path) -> Result<Self, ConfigError> {
+        let section = Section::root(root)?;
+        let roles = section.need("roles", "a list of roles: machine, buyer")?;
+        let mut seen = Vec::new();
+        roles.list(8, "a list of roles", |field| {
+            let role = field.one_of(&[("machine", Role::Machine), ("buyer", Role::Buyer)])?;
+            if seen.contains(&role) {
+                return Err(field.conflict("is given twice"));
+            }
+            seen.push(role);
+            Ok(())
+        })?;
+        if seen.is_empty() {
+            return Err(roles.wrong("at least one of machine, buyer"));
+        }
+        let network = sections::network(section.get("network"))?;
+        let store = sections::store(section.get("store"))?;
+        let control = sections::control(section.get("control"), base)?;
+        let defaults = stream::Defaults::read(section.get("defaults"))?;
+        let streams_field = section.get("streams");
+        let streams = stream::streams(streams_field.as_ref(), &defaults, base)?;
+        let follow_field = section.get("follow");
+        let follow = sections::follow(follow_field.as_ref())?;
+        section.finish()?;
+        for (field, empty, role, name) in [
+            (streams_field, streams.is_empty(), Role::Machine, "machine"),
+            (follow_field, follow.is_empty(), Role::Buyer, "buyer"),
+        ] {
+            if let Some(field) = field
+                && !empty
+                && !seen.contains(&role)
+            {
+                return Err(field.conflict(format!("needs the role `{name}`; add it to `roles` or remove the section")));
+            }
+        }
+        Ok(Self { roles: seen, network, store, control, streams, follow })
+    }
+
+    /// Whether the node has this role.
+    #[must_use]
+    pub fn has_role(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// The stream whose source topic is `topic`.
+    #[must_use]
+    pub fn stream_for_topic(&self, topic: &str) -> Option<&StreamConfig> {
+        self.streams.iter().find(|s| s.topic == topic)
+    }
+
+    /// The stream that is published under `name` (its alias, or its topic when it has none).
+    #[must_use]
+    pub fn stream_named(&self, name: &str) -> Option<&StreamConfig> {
+        self.streams.iter().find(|s| s.name() == name)
+    }
+}
+
+/// `path` as seen from `base`, unless it is absolute.
+fn resolve(base: &Path, path: &str) -> PathBuf {
+    base.join(path)
+}
+
+#[cfg(test)]
+mod tests;

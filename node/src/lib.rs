@@ -1,8 +1,12 @@
 //! The Tributary node: everything between a robot's sensors and a buyer's file.
 
+pub mod buyer;
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod export;
 pub mod home;
 pub mod ingest;
-pub mod lane;
+pub mod machine;
 pub mod net;
+pub mod service;

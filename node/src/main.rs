@@ -1,2 +1,7 @@
-//! The `tributary` command.
-fn main() {}
+//! The `tributary` command; everything is in [`tributary::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tributary::cli::main()
+}

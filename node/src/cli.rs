@@ -1,0 +1,177 @@
+//! The command line: what can be typed, and what happens then.
+//!
+//! This module owns the flags every command has, logging, the form of output and errors, and the exit codes. One file per
+//! group of commands holds their flags and a `run` that gets a [`Context`]. Nothing outside this module writes to standard
+//! output or ends the process.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
+
+use crate::{
+    config::{Config, Overrides},
+    home::{Home, Passphrase},
+};
+
+mod config;
+mod exit;
+mod init;
+mod key;
+mod logging;
+mod meta;
+mod output;
+
+pub use exit::{CliError, Exit};
+pub use logging::LogFormat;
+pub use output::{Output, Table};
+
+/// Distributes a machine's data peer to peer: signed, sealed, and readable only by those it was granted to.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tributary",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 3 verification failed, 4 access denied, 5 not found, 6 network.",
+    after_long_help = exit::HELP
+)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, clap::Args)]
+pub struct Global {
+    /// Home folder of the node [default: ~/.tributary]
+    #[arg(long, global = true, value_name = "DIR", env = "TRIBUTARY_HOME", hide_env_values = true)]
+    pub home: Option<PathBuf>,
+    /// Print JSON: one document, or one line per event
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// File with the passphrase of sealed keys [or the passphrase itself in TRIBUTARY_PASSPHRASE]
+    #[arg(long, global = true, value_name = "FILE", env = "TRIBUTARY_PASSPHRASE_FILE", hide_env_values = true)]
+    pub passphrase_file: Option<PathBuf>,
+    /// Log more to standard error: -v life cycle, -vv decisions, -vvv packets
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Form of the log
+    #[arg(long, global = true, value_enum, default_value_t, env = "TRIBUTARY_LOG_FORMAT", hide_env_values = true)]
+    pub log_format: LogFormat,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a home folder with keys and a configuration
+    Init(init::InitArgs),
+    /// Show keys
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Check the configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Print a completion script for a shell
+    Completions(meta::CompletionsArgs),
+    /// Print the manual page, or write all pages into a folder
+    Man(meta::ManArgs),
+}
+
+/// What a command works with.
+pub struct Context {
+    global: Global,
+    /// Where results and errors go.
+    pub output: Output,
+}
+
+impl Context {
+    /// The folder of the home, which may not exist.
+    pub fn home_path(&self) -> Result<PathBuf, CliError> {
+        Ok(Home::locate(self.global.home.as_deref())?)
+    }
+
+    /// The home.
+    pub fn home(&self) -> Result<Home, CliError> {
+        Ok(Home::open(&self.home_path()?)?)
+    }
+
+    /// The passphrase of sealed keys, if one was given: the flag's file before the environment's text.
+    pub fn passphrase(&self) -> Result<Option<Passphrase>, CliError> {
+        if let Some(file) = &self.global.passphrase_file {
+            return Ok(Some(Passphrase::from_file(file)?));
+        }
+        match std::env::var("TRIBUTARY_PASSPHRASE") {
+            Ok(text) => Ok(Some(Passphrase::new(text.into())?)),
+            Err(std::env::VarError::NotPresent) => Ok(None),
+            Err(std::env::VarError::NotUnicode(_)) => {
+                Err(CliError::new(Exit::Usage, "TRIBUTARY_PASSPHRASE is not UTF-8 text")
+                    .hint("put the passphrase into a file and give that with --passphrase-file"))
+            }
+        }
+    }
+
+    /// The configuration at `file`, or the home's, with the environment and `set` (`KEY=VALUE`, strongest) on top.
+    pub fn config(&self, file: Option<&Path>, set: &[String]) -> Result<Config, CliError> {
+        let path = match file {
+            Some(file) => file.to_owned(),
+            None => self.home()?.config_path(),
+        };
+        let mut overrides = Overrides::from_environment(std::env::vars_os())?;
+        for assignment in set {
+            overrides.flag("--set", assignment)?;
+        }
+        Ok(Config::load(&path, &overrides)?)
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, to standard output and with code 0. A closed pipe changes nothing.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
+        }
+    };
+    let Cli { global, command } = cli;
+    let output = Output::new(global.json);
+    let result = logging::start(global.verbose, global.log_format)
+        .and_then(|()| dispatch(&command, &Context { global, output }));
+    match result {
+        Ok(()) => Exit::Ok.into(),
+        Err(error) => {
+            output.error(&error);
+            error.code.into()
+        }
+    }
+}
+
+fn dispatch(command: &Command, context: &Context) -> Result<(), CliError> {
+    match command {
+        Command::Init(args) => init::run(args, context),
+        Command::Key(command) => key::run(command, context),
+        Command::Config(command) => config::run(command, context),
+        Command::Completions(args) => meta::completions(args, Cli::command(), context),
+        Command::Man(args) => meta::man(args, Cli::command(), context),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,222 @@
+//! The sections about the node itself: network, store, control, and what a buyer follows.
+
+use std::path::{Path, PathBuf};
+
+use libp2p::{Multiaddr, multiaddr::Protocol};
+use tributary_protocol::ids::Did;
+
+use super::{
+    error::ConfigError,
+    reader::{Field, Section},
+    resolve,
+    stream::{Retention, retention},
+};
+
+const ADDRESS: &str = "a multiaddr such as /ip4/0.0.0.0/tcp/4600 or /ip4/0.0.0.0/udp/4600/quic-v1";
+const PEER: &str = "a multiaddr that ends in the peer's id, such as /ip4/192.0.2.7/tcp/4600/p2p/12D3Koo…";
+/// No node needs more addresses of one kind.
+const MAX_ADDRESSES: usize = 64;
+
+/// Addresses and limits of the network side.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkConfig {
+    /// Addresses to listen on; empty means only outgoing connections.
+    pub listen: Vec<Multiaddr>,
+    /// Addresses under which others reach this node, when it cannot know them itself (port forwarding).
+    pub external: Vec<Multiaddr>,
+    /// Peers to connect to at the start and to stay connected to; each ends in `/p2p/<peer id>`.
+    pub peers: Vec<Multiaddr>,
+    /// Bounds on what others can take.
+    pub limits: Limits,
+}
+
+/// Bounds on what others can take of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Established connections in total, 1 to 65536.
+    pub connections: u32,
+    /// Established connections with one peer, 1 to 64.
+    pub connections_per_peer: u32,
+    /// Pulls served at once, in total, 1 to 4096.
+    pub pulls: u32,
+    /// Pulls served at once to one peer, 1 to 256.
+    pub pulls_per_peer: u32,
+    /// Bytes per second served in pulls, in total; `None` is no limit.
+    pub pull_bytes_per_second: Option<u64>,
+    /// Bytes per second served in pulls to one peer; `None` is no limit.
+    pub pull_bytes_per_second_per_peer: Option<u64>,
+    /// Access messages answered per minute and peer, 1 to 100000.
+    pub access_per_minute: u32,
+}
+
+/// The chunk store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Hard limit in bytes on the store's disk space; `None` is the disk's own.
+    pub quota: Option<u64>,
+    /// Bytes set aside so that a full disk can still be opened and cleaned; 0 is none.
+    pub ballast: u64,
+    /// What may be dropped of all streams together.
+    pub retention: Retention,
+}
+
+/// The control API.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ControlConfig {
+    /// Path of the Unix socket; `None` is `control.sock` in the home.
+    pub socket: Option<PathBuf>,
+}
+
+/// A feed that a buyer follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Follow {
+    /// The machine.
+    pub machine: Did,
+    /// Where to find it; empty means by the peers of the network.
+    pub addresses: Vec<Multiaddr>,
+    /// Which of its streams.
+    pub streams: FollowStreams,
+}
+
+/// Which streams of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FollowStreams {
+    /// All that it announces.
+    All,
+    /// These, by public name or stream id; an empty list follows only what is announced about streams.
+    Named(Vec<String>),
+}
+
+fn defaults<'a>(field: Option<Field<'a>>) -> Result<Option<Section<'a>>, ConfigError> {
+    field.map(|f| f.section()).transpose()
+}
+
+/// Reads `key` of a section that may not be there.
+macro_rules! read {
+    ($section:expr, $key:literal, $default:expr, $read:expr) => {
+        match $section.as_ref().and_then(|s| s.get($key)) {
+            Some(field) => $read(&field)?,
+            None => $default,
+        }
+    };
+}
+
+fn addresses(field: &Field<'_>) -> Result<Vec<Multiaddr>, ConfigError> {
+    field.list(MAX_ADDRESSES, "a list of multiaddrs", |f| f.parse::<Multiaddr>(ADDRESS))
+}
+
+fn peers(field: &Field<'_>) -> Result<Vec<Multiaddr>, ConfigError> {
+    field.list(MAX_ADDRESSES, "a list of multiaddrs with peer ids", |f| {
+        let address = f.parse::<Multiaddr>(PEER)?;
+        let named = matches!(address.iter().last(), Some(Protocol::P2p(_)));
+        if named { Ok(address) } else { Err(f.wrong(PEER)) }
+    })
+}
+
+pub(super) fn network(field: Option<Field<'_>>) -> Result<NetworkConfig, ConfigError> {
+    let section = defaults(field)?;
+    let out = NetworkConfig {
+        listen: read!(section, "listen", default_listen(), addresses),
+        external: read!(section, "external", Vec::new(), addresses),
+        peers: read!(section, "peers", Vec::new(), peers),
+        limits: limits(section.as_ref().and_then(|s| s.get("limits")))?,
+    };
+    section.map_or(Ok(()), Section::finish)?;
+    Ok(out)
+}
+
+fn default_listen() -> Vec<Multiaddr> {
+    use std::net::Ipv4Addr;
+    let any = || Multiaddr::from(Ipv4Addr::UNSPECIFIED);
+    vec![any().with(Protocol::Tcp(4600)), any().with(Protocol::Udp(4600)).with(Protocol::QuicV1)]
+}
+
+/// Slower than this, a chunk of the largest size takes over a minute.
+const MIN_RATE: u64 = 16 << 10;
+/// A terabyte per second stands for any speed.
+const MAX_RATE: u64 = 1 << 40;
+
+fn limits(field: Option<Field<'_>>) -> Result<Limits, ConfigError> {
+    let section = defaults(field)?;
+    let rate = |f: &Field<'_>| f.or_none(|f| f.bytes(MIN_RATE..=MAX_RATE));
+    let out = Limits {
+        connections: read!(section, "connections", 256, |f: &Field<'_>| f.integer32(1..=65_536)),
+        connections_per_peer: read!(section, "connections_per_peer", 4, |f: &Field<'_>| f.integer32(1..=64)),
+        pulls: read!(section, "pulls", 64, |f: &Field<'_>| f.integer32(1..=4_096)),
+        pulls_per_peer: read!(section, "pulls_per_peer", 8, |f: &Field<'_>| f.integer32(1..=256)),
+        pull_bytes_per_second: read!(section, "pull_bytes_per_second", None, rate),
+        pull_bytes_per_second_per_peer: read!(section, "pull_bytes_per_second_per_peer", None, rate),
+        access_per_minute: read!(section, "access_per_minute", 60, |f: &Field<'_>| f.integer32(1..=100_000)),
+    };
+    section.map_or(Ok(()), Section::finish)?;
+    Ok(out)
+}
+
+/// Less cannot hold two segments.
+const MIN_QUOTA: u64 = 256 << 20;
+const MAX_QUOTA: u64 = 1 << 50;
+
+pub(super) fn store(field: Option<Field<'_>>) -> Result<StoreConfig, ConfigError> {
+    let section = defaults(field)?;
+    let ballast = section.as_ref().and_then(|s| s.get("ballast"));
+    let out = StoreConfig {
+        quota: read!(section, "quota", None, |f: &Field<'_>| f.or_none(|f| f.bytes(MIN_QUOTA..=MAX_QUOTA))),
+        ballast: match &ballast {
+            Some(field) => field.or_none(|f| f.bytes(1 << 20..=1 << 36))?.unwrap_or(0),
+            None => 64 << 20,
+        },
+        retention: read!(section, "retention", Retention::default(), |f: &Field<'_>| retention(
+            f,
+            &Retention::default()
+        )),
+    };
+    section.map_or(Ok(()), Section::finish)?;
+    match (out.quota, ballast) {
+        (Some(quota), Some(ballast)) if out.ballast > quota / 2 => {
+            Err(ballast.conflict("is more than half of `store.quota`; make it smaller"))
+        }
+        _ => Ok(out),
+    }
+}
+
+/// The longest path a Unix socket can have on Linux, without the final zero byte.
+const MAX_SOCKET_PATH: usize = 107;
+
+pub(super) fn control(field: Option<Field<'_>>, base: &Path) -> Result<ControlConfig, ConfigError> {
+    let section = defaults(field)?;
+    let socket = read!(section, "socket", None, |f: &Field<'_>| {
+        let path = resolve(base, f.text("the path of a Unix socket")?);
+        if path.as_os_str().len() > MAX_SOCKET_PATH {
+            return Err(f.wrong(format!("a path of at most {MAX_SOCKET_PATH} bytes, home folder included")));
+        }
+        Ok::<_, ConfigError>(Some(path))
+    });
+    section.map_or(Ok(()), Section::finish)?;
+    Ok(ControlConfig { socket })
+}
+
+const FOLLOW: &str = "a list of machines to follow, each with `machine: did:peaq:0x…`";
+const MAX_FOLLOWED: usize = 4_096;
+
+pub(super) fn follow(field: Option<&Field<'_>>) -> Result<Vec<Follow>, ConfigError> {
+    let Some(field) = field else { return Ok(Vec::new()) };
+    let mut machines = std::collections::BTreeSet::new();
+    field.list(MAX_FOLLOWED, FOLLOW, |item| {
+        let section = item.section()?;
+        let did = section.need("machine", "the machine's did:peaq:0x…")?;
+        let machine = did.parse::<Did>("did:peaq:0x and 40 lower-case hex digits")?;
+        if !machines.insert(machine) {
+            return Err(did.conflict("is followed twice; put its streams into one entry"));
+        }
+        let addresses = section.get("addresses").map(|f| peers(&f)).transpose()?.unwrap_or_default();
+        let streams = match section.get("streams") {
+            None => FollowStreams::All,
+            Some(f) if f.text("").is_ok_and(|text| text == "all") => FollowStreams::All,
+            Some(f) => FollowStreams::Named(f.list(1_024, "all, or a list of stream names", |name| {
+                name.text("a stream's public name or id").map(str::to_owned)
+            })?),
+        };
+        section.finish()?;
+        Ok(Follow { machine, addresses, streams })
+    })
+}

@@ -1,0 +1,355 @@
+//! What a configuration says, and what is said about one that is wrong.
+
+use std::{ffi::OsString, path::Path, time::Duration};
+
+use proptest::prelude::*;
+
+use super::{reader::trace, *};
+
+const EXAMPLE: &str = include_str!("../../../examples/tributary.yaml");
+const BUYER: &str = include_str!("../../../examples/buyer.yaml");
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, "test.yaml", Path::new("/base"), &Overrides::none())
+}
+
+fn error(text: &str) -> String {
+    parse(text).expect_err(text).to_string()
+}
+
+fn machine(streams: &str) -> String {
+    format!("roles: [machine]\nstreams:\n{streams}")
+}
+
+fn environment(vars: &[(&str, &str)]) -> Result<Overrides, ConfigError> {
+    Overrides::from_environment(vars.iter().map(|(k, v)| (OsString::from(k), OsString::from(v))))
+}
+
+#[test]
+fn the_example_says_what_it_says() {
+    let config = parse(EXAMPLE).expect("the example is valid");
+    let position = config.stream_named("position").expect("there");
+    assert_eq!(position.topic, "/gps/fix");
+    assert_eq!(position.rules().len(), 6);
+    let key = RuleKey { file: "/base/position.key".into() };
+    assert_eq!(position.rules()[4].action, FieldAction::Encrypt(key.clone()));
+    assert_eq!(position.rules()[5].action, FieldAction::KeyedHash(key));
+    assert!(position.rules()[5].optional);
+    assert_eq!(position.chunk, ChunkConfig { bytes: 256 << 10, max_age: Duration::from_secs(1) });
+    assert_eq!(config.store.quota, Some(64 << 30));
+    assert_eq!(config.network.limits.pull_bytes_per_second, Some(20_000_000));
+    assert_eq!(config.follow[0].streams, FollowStreams::Named(vec!["position".into(), "recordings".into()]));
+    assert!(config.has_role(Role::Buyer));
+    assert_eq!(config.stream_for_topic("recordings").map(|s| &s.access.policy), Some(&Policy::Free));
+}
+
+#[test]
+fn every_key_is_documented_in_the_example() {
+    trace::take();
+    parse(EXAMPLE).expect("the example is valid");
+    let keys = trace::take();
+    // `allow` cannot stand in `defaults` beside the policy that is the default; the same keys are shown in a stream.
+    let in_a_stream =
+        |key: &str| key.strip_prefix("defaults.").is_some_and(|k| keys.get(&format!("streams[].{k}")) == Some(&true));
+    let missing: Vec<&String> =
+        keys.iter().filter(|(key, there)| !**there && !in_a_stream(key)).map(|(key, _)| key).collect();
+    assert!(keys.len() > 60, "the keys were traced: {}", keys.len());
+    assert!(missing.is_empty(), "keys that examples/tributary.yaml does not show: {missing:?}");
+}
+
+#[test]
+fn the_defaults_in_the_example_are_the_defaults() {
+    let text = |defaults: &str| format!("{defaults}\n{}", machine("  - {topic: /a, mode: raw}"));
+    let section =
+        &EXAMPLE[EXAMPLE.find("\ndefaults:").expect("there")..EXAMPLE.find("\n# The Data Event Map").expect("there")];
+    assert_eq!(parse(&text(section)).expect("valid"), parse(&text("")).expect("valid"));
+    let listen = parse(EXAMPLE).expect("valid").network.listen;
+    assert_eq!(listen, parse("roles: [buyer]").expect("valid").network.listen);
+}
+
+#[test]
+fn the_buyers_example_is_valid() {
+    let config = parse(BUYER).expect("valid");
+    assert_eq!(config.roles, [Role::Buyer]);
+    assert!(config.network.listen.is_empty());
+}
+
+#[test]
+fn an_unknown_key_names_its_place_and_the_key_that_was_meant() {
+    let text = "roles: [machine]\nnetwork:\n  limits:\n    conections: 3\n";
+    let error = parse(text).expect_err("unknown");
+    assert_eq!(error.key(), Some("network.limits.conections"));
+    let message = error.to_string();
+    assert!(
+        message.starts_with("test.yaml:4:5: unknown key `network.limits.conections`, perhaps `connections`;"),
+        "{message}"
+    );
+    assert!(message.contains("pulls_per_peer"), "{message}");
+}
+
+#[test]
+fn a_wrong_value_names_file_line_key_and_what_was_expected() {
+    for (text, expected) in [
+        ("roles: [robot]", "test.yaml:1:9: `roles[0]` is \"robot\"; expected one of machine, buyer"),
+        ("roles: []", "test.yaml:1:8: `roles` is a list of 0; expected at least one of machine, buyer"),
+        ("roles: machine", "test.yaml:1:8: `roles` is \"machine\"; expected a list of roles"),
+        (
+            "roles: [buyer]\nstore: {quota: 10}",
+            "test.yaml:2:16: `store.quota` is \"10\"; expected none, or a size such as",
+        ),
+        ("roles: [buyer]\nstore:\n  quota: ~", "test.yaml:3:10: `store.quota` is empty; expected"),
+        ("roles: [buyer]\nnetwork: 7", "test.yaml:2:10: `network` is \"7\"; expected a mapping"),
+        (
+            "roles: [buyer]\nnetwork: {listen: [localhost]}",
+            "`network.listen[0]` is \"localhost\"; expected a multiaddr",
+        ),
+        ("roles: [buyer]\nnetwork: {peers: [/ip4/1.2.3.4/tcp/1]}", "`network.peers[0]`"),
+        ("network: {}", "test.yaml:1:1: `roles` is missing; expected a list of roles"),
+        ("", "test.yaml:1:1: `roles` is missing"),
+        ("roles: [buyer, buyer]", "test.yaml:1:16: `roles[1]` is given twice"),
+        ("roles: [buyer]\nroles: [machine]", "test.yaml:2:1: `roles` is given twice; the first is at test.yaml:1:1"),
+    ] {
+        let message = error(text);
+        assert!(message.contains(expected), "{text}: {message}");
+    }
+}
+
+#[test]
+fn a_stream_that_would_leak_or_not_work_is_refused() {
+    let long = "x".repeat(300);
+    for (stream, expected) in [
+        ("  - {mode: raw}", "`streams[0].topic` is missing"),
+        ("  - {topic: /a}", "`streams[0].mode` is missing"),
+        ("  - {topic: /a, mode: fields}", "`streams[0].default` is missing; expected include or exclude"),
+        ("  - {topic: /a, mode: raw, default: exclude}", "`streams[0].default` works only with `mode: fields`"),
+        ("  - {topic: /a, mode: raw, rules: [{path: x, action: exclude}]}", "`streams[0].rules` works only with"),
+        ("  - {topic: /a, mode: raw}\n  - {topic: /a, mode: raw}", "`streams[1]` is a second stream of the topic /a"),
+        ("  - {topic: /a, mode: raw}\n  - {topic: /b, alias: /a, mode: raw}", "`streams[1]` has the public name /a"),
+        ("  - {topic: /a, mode: raw, chunk: {bytes: 2MiB}}", "from 4KiB to 1MiB"),
+        ("  - {topic: /a, mode: raw, chunk: {max_age: 10}}", "expected a duration such as"),
+        ("  - {topic: /a, mode: raw, queue: {messages: 0}}", "a whole number from 1 to 1000000"),
+        ("  - {topic: /a, mode: raw, queue: {overflow: drop}}", "one of pause, drop_oldest"),
+        ("  - {topic: /a, mode: raw, access: {policy: allowlist}}", "add the list of buyers"),
+        ("  - {topic: /a, mode: raw, access: {policy: free, allow: []}}", "`streams[0].access.allow` does nothing"),
+        ("  - {topic: /a, mode: raw, access: {allow: []}}", "`streams[0].access.allow` does nothing"),
+        (&format!("  - {{topic: {long}, mode: raw}}"), "at most 256 bytes"),
+    ] {
+        let message = error(&machine(stream));
+        assert!(message.contains(expected), "{stream}: {message}");
+    }
+}
+
+#[test]
+fn a_rule_that_would_not_protect_is_refused() {
+    for (rules, expected) in [
+        ("{path: a, action: excluded}", "one of include, exclude, encrypt, anonymize"),
+        ("{path: a}", "`streams[0].rules[0].action` is missing"),
+        ("{action: exclude}", "`streams[0].rules[0].path` is missing"),
+        ("{path: a..b, action: exclude}", "a field's path"),
+        ("{path: '@topic', action: exclude}", "a field's path"),
+        ("{path: a, action: encrypt}", "`streams[0].rules[0].key_file` is missing"),
+        ("{path: a, action: anonymize}", "`streams[0].rules[0].strategy` is missing"),
+        ("{path: a, action: anonymize, strategy: keyed_hash}", "`streams[0].rules[0].key_file` is missing"),
+        ("{path: a, action: anonymize, strategy: hash, key_file: k}", "`streams[0].rules[0].key_file` works only with"),
+        ("{path: a, action: exclude, strategy: hash}", "`streams[0].rules[0].strategy` works only with"),
+        ("{path: a, action: exclude, optional: yes}", "one of true, false"),
+        ("{path: a, action: exclude}, {path: a, action: include}", "`streams[0].rules[1].path` is a second rule for a"),
+        ("{path: a, action: include}, {path: a.b, action: exclude}", "stands behind the rule for a, which decides"),
+        ("{path: a, action: exclude, when: now}", "unknown key `streams[0].rules[0].when`"),
+    ] {
+        let message = error(&machine(&format!("  - {{topic: /a, mode: fields, default: include, rules: [{rules}]}}")));
+        assert!(message.contains(expected), "{rules}: {message}");
+    }
+    // A name that only starts like another one is no child of it.
+    let text = machine(
+        "  - {topic: /a, mode: fields, default: include, rules: [{path: a, action: include}, {path: ab, action: exclude}]}",
+    );
+    assert!(parse(&text).is_ok());
+}
+
+#[test]
+fn a_section_without_its_role_is_refused() {
+    assert!(error("roles: [buyer]\nstreams: [{topic: /a, mode: raw}]").contains("`streams` needs the role `machine`"));
+    let follow = "roles: [machine]\nfollow: [{machine: 'did:peaq:0x27b1fdb04752bbc536007a920d24acb045561c26'}]";
+    assert!(error(follow).contains("`follow` needs the role `buyer`"));
+}
+
+#[test]
+fn nothing_is_granted_because_a_line_was_forgotten() {
+    let config = parse(&machine("  - {topic: /a, mode: raw}")).expect("valid");
+    assert_eq!(config.streams[0].access.policy, Policy::Manual);
+}
+
+#[test]
+fn a_stream_takes_from_defaults_what_it_does_not_say() {
+    let text = format!(
+        "defaults:\n  access: {{policy: allowlist, allow: ['did:peaq:0x27b1fdb04752bbc536007a920d24acb045561c26']}}\n  chunk: {{max_age: 2s}}\n{}",
+        machine(
+            "  - {topic: /a, mode: raw, chunk: {bytes: 64KiB}}\n  - {topic: /b, mode: raw, access: {policy: free}}"
+        )
+    );
+    let config = parse(&text).expect("valid");
+    assert_eq!(config.streams[0].chunk, ChunkConfig { bytes: 64 << 10, max_age: Duration::from_secs(2) });
+    assert!(matches!(&config.streams[0].access.policy, Policy::Allowlist(allow) if allow.len() == 1));
+    assert_eq!(config.streams[1].access.policy, Policy::Free);
+}
+
+#[test]
+fn what_hides_or_multiplies_values_is_refused_by_name() {
+    for (text, expected) in [
+        ("a: &x [1]\nb: *x", "anchors (&name) are not supported"),
+        ("roles: *x", "test.yaml:1"),
+        ("roles: !!set {}", "tags (!name) are not supported"),
+        ("roles: [buyer]\n---\nroles: [buyer]", "test.yaml:2:1: a second document"),
+        ("[a, b]: 1", "a key must be a plain word"),
+        ("roles: [buyer", "not valid YAML"),
+        ("a:\n\tb: 1", "not valid YAML"),
+    ] {
+        let message = error(text);
+        assert!(message.contains(expected), "{text}: {message}");
+    }
+    assert!(error(&"[".repeat(100_000)).contains("test.yaml"));
+    assert!(error(&format!("a: {}{}", "[".repeat(20), "]".repeat(20))).contains("nested deeper than 16"));
+    assert!(matches!(parse(&" ".repeat(MAX_BYTES + 1)), Err(ConfigError::TooLarge { .. })));
+    let many: String = (0..100).map(|i| format!("k{i}: 1\n")).collect();
+    assert!(error(&many).contains("more than 64 keys"));
+}
+
+#[test]
+fn an_error_cannot_drive_the_terminal_or_flood_it() {
+    let message = error(&format!("roles: [\"\\e[2J{}\"]", "x".repeat(10_000)));
+    assert!(!message.contains('\u{1b}') && message.len() < 300, "{message}");
+}
+
+#[test]
+fn the_environment_is_stronger_than_the_file_and_a_flag_is_stronger_still() {
+    let vars = [
+        ("TRIBUTARY_STORE__QUOTA", "2GiB"),
+        ("TRIBUTARY_STORE__BALLAST", "1MiB"),
+        ("TRIBUTARY_NETWORK__LISTEN", "[/ip4/127.0.0.1/tcp/0]"),
+        ("TRIBUTARY_NETWORK__LIMITS__PULLS", "7"),
+        ("TRIBUTARY_HOME", "/nowhere"),
+        ("TRIBUTARY_PASSPHRASE", "secret"),
+        ("OTHER__THING", "x"),
+    ];
+    let mut overrides = environment(&vars).expect("valid");
+    overrides.flag("--set", "store.quota=3GiB").expect("valid");
+    let text = "roles: [buyer]\nstore: {quota: 1GiB}";
+    let config = Config::parse(text, "test.yaml", Path::new(""), &overrides).expect("valid");
+    assert_eq!(config.store.quota, Some(3 << 30));
+    assert_eq!(config.store.ballast, 1 << 20);
+    assert_eq!(config.network.listen.len(), 1);
+    assert_eq!(config.network.limits.pulls, 7);
+    assert_eq!(overrides.places().count(), 5);
+}
+
+#[test]
+fn an_override_that_is_wrong_names_the_variable_or_flag() {
+    let with = |overrides: &Overrides| {
+        Config::parse("roles: [buyer]", "test.yaml", Path::new(""), overrides).expect_err("wrong").to_string()
+    };
+    let message = with(&environment(&[("TRIBUTARY_STORE__QUOTA", "lots")]).expect("read"));
+    assert!(
+        message.starts_with("environment variable TRIBUTARY_STORE__QUOTA: `store.quota` is \"lots\"; expected"),
+        "{message}"
+    );
+    let message = with(&environment(&[("TRIBUTARY_STORE__QOUTA", "1GiB")]).expect("read"));
+    assert!(message.contains("TRIBUTARY_STORE__QOUTA: unknown key `store.qouta`, perhaps `quota`"), "{message}");
+    let mut flags = Overrides::none();
+    assert!(flags.flag("--set", "store.quota").is_err());
+    flags.flag("--set", "roles.x=1").expect("has a value");
+    assert!(with(&flags).contains("flag --set roles.x=1: `roles.x` lies below a value that is not a mapping"));
+    let mut flags = Overrides::none();
+    flags.flag("--set", "store..x=1").expect("has a value");
+    assert!(with(&flags).contains("is not a key"));
+}
+
+#[test]
+fn a_file_that_is_not_there_or_not_text_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config.yaml");
+    assert!(matches!(Config::load(&path, &Overrides::none()), Err(ConfigError::Read { .. })));
+    std::fs::write(&path, b"roles: [buyer]\nx: \xff\n").expect("written");
+    let message = Config::load(&path, &Overrides::none()).expect_err("not text").to_string();
+    assert!(message.contains("config.yaml:2:1: not UTF-8 text"), "{message}");
+    std::fs::write(&path, b"roles: [buyer]\n").expect("written");
+    assert!(Config::load(&path, &Overrides::none()).is_ok());
+}
+
+#[test]
+fn a_rule_key_must_be_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = RuleKey { file: folder.path().join("rule.key") };
+    assert!(key.load().is_err());
+    std::fs::write(&key.file, format!("{}\n", "ab".repeat(32))).expect("written");
+    std::fs::set_permissions(&key.file, std::fs::Permissions::from_mode(0o640)).expect("set");
+    assert!(key.load().expect_err("readable by others").to_string().contains("chmod 600"));
+    std::fs::set_permissions(&key.file, std::fs::Permissions::from_mode(0o600)).expect("set");
+    assert_eq!(key.load().ok().map(|k| *k), Some([0xab; 32]));
+}
+
+#[test]
+fn rules_reach_the_data_with_their_keys() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use tributary_protocol::rules::{Action, Strategy};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = Config::parse(EXAMPLE, "test.yaml", folder.path(), &Overrides::none()).expect("valid");
+    let [position, camera, files] = &config.streams[..] else { panic!("three streams") };
+    assert!(matches!(position.native_rules(), Err(RulesError::Key { path, .. }) if path == "altitude"));
+    let key = folder.path().join("position.key");
+    std::fs::write(&key, "ab".repeat(32)).expect("written");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("set");
+    let Ok(Some(rules)) = position.native_rules() else { panic!("rules") };
+    for (path, action, strategy) in [
+        (&["header", "stamp", "sec"][..], Action::Include, None),
+        (&["header", "frame_id"], Action::Exclude, None),
+        (&["latitude"], Action::Anonymize, Some(Strategy::Generalize)),
+        (&["altitude"], Action::Encrypt, None),
+        (&["operator", "name"], Action::Anonymize, Some(Strategy::KeyedHash)),
+        (&["status"], Action::Include, None),
+    ] {
+        let governing = rules.action_for(path);
+        assert_eq!((governing.action, governing.strategy), (action, strategy), "{path:?}");
+    }
+    for stream in [camera, files] {
+        assert!(matches!(stream.native_rules(), Ok(None)));
+    }
+}
+
+/// Text that is nearly a configuration.
+fn nearly() -> impl Strategy<Value = String> {
+    (any::<proptest::sample::Index>(), any::<proptest::sample::Index>(), "[ -~\n]{0,8}").prop_map(
+        |(at, len, insert)| {
+            let at = at.index(EXAMPLE.len());
+            let end = (at + len.index(40)).min(EXAMPLE.len());
+            format!("{}{insert}{}", &EXAMPLE[..at], &EXAMPLE[end..])
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_read_or_refused(text: String) {
+        let _ = parse(&text);
+    }
+
+    #[test]
+    fn a_damaged_configuration_is_read_or_refused_with_its_place(text in nearly()) {
+        if let Err(error) = parse(&text) {
+            prop_assert!(matches!(error.place(), Some(Place::File { line: 1.., column: 1.., .. })), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn any_override_is_read_or_refused(path in "[a-z_.\\[\\]]{0,30}", value: String) {
+        let mut overrides = Overrides::none();
+        if overrides.flag("--set", &format!("{path}={value}")).is_ok() {
+            let _ = Config::parse(EXAMPLE, "test.yaml", Path::new(""), &overrides);
+        }
+    }
+}

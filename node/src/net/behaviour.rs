@@ -1,0 +1,162 @@
+//! The composed libp2p behaviour and its settings: which protocols the node speaks, and the limits libp2p itself enforces.
+//! No logic of ours runs here.
+
+use std::time::Duration;
+
+use libp2p::{
+    StreamProtocol,
+    allow_block_list::{self, AllowedPeers, BlockedPeers},
+    connection_limits::{self, ConnectionLimits},
+    gossipsub::{
+        self, IdentityTransform, MaxCountSubscriptionFilter, MessageAuthenticity, MessageId, PeerScoreParams,
+        PeerScoreThresholds, TopicScoreParams, ValidationMode,
+    },
+    identify,
+    identity::Keypair,
+    memory_connection_limits, ping,
+    request_response::{self, ProtocolSupport},
+    swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+};
+
+use super::{
+    ACCESS_PROTOCOL, MAX_ACCESS_MESSAGE, MAX_GOSSIP_FRAME, MAX_SYNC_REQUEST, MAX_SYNC_RESPONSE, SYNC_PROTOCOL,
+    config::NetConfig,
+    error::StartError,
+    frame::FrameCodec,
+    topics::{self, FeedTopics},
+};
+
+/// What gossipsub reads ahead of a frame, bytes. Its size check looks at everything that is buffered, the start of the next
+/// frame included, so a reader must tolerate this much more than a sender may send; without it, two messages near the limit
+/// in a row end the stream.
+const GOSSIP_READ_AHEAD: usize = 8 << 10;
+/// Most message ids in one gossip control message: 1,500 ids of 32 bytes stay below the frame limit.
+const MAX_GOSSIP_IDS: usize = 1500;
+/// Requests under way on one connection, both directions.
+const STREAMS_PER_CONNECTION: usize = 64;
+/// Protocol family told to other nodes.
+const IDENTIFY_PROTOCOL: &str = "/tributary/1";
+
+pub(super) type Gossip = gossipsub::Behaviour<IdentityTransform, MaxCountSubscriptionFilter<FeedTopics>>;
+type Requests = request_response::Behaviour<FrameCodec>;
+
+/// Everything the node speaks. What can refuse a connection comes first: the others must not set up state for one that is
+/// refused.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    pub(super) blocked: allow_block_list::Behaviour<BlockedPeers>,
+    pub(super) allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
+    pub(super) limits: connection_limits::Behaviour,
+    pub(super) memory: Toggle<memory_connection_limits::Behaviour>,
+    pub(super) identify: identify::Behaviour,
+    pub(super) ping: ping::Behaviour,
+    pub(super) gossip: Gossip,
+    pub(super) sync: Requests,
+    pub(super) access: Requests,
+    pub(super) pull: libp2p_stream::Behaviour,
+}
+
+impl Behaviour {
+    pub(super) fn new(key: &Keypair, config: &NetConfig) -> Result<Self, StartError> {
+        let mut blocked = allow_block_list::Behaviour::<BlockedPeers>::default();
+        for peer in &config.block {
+            blocked.block_peer(*peer);
+        }
+        let allowed = (!config.allow_only.is_empty()).then(|| {
+            let mut allowed = allow_block_list::Behaviour::<AllowedPeers>::default();
+            for peer in &config.allow_only {
+                allowed.allow_peer(*peer);
+            }
+            allowed
+        });
+        let caps = &config.connections;
+        let limits = ConnectionLimits::default()
+            .with_max_pending_incoming(Some(caps.pending_incoming))
+            .with_max_pending_outgoing(Some(caps.pending_outgoing))
+            .with_max_established_incoming(Some(caps.incoming))
+            .with_max_established_outgoing(Some(caps.outgoing))
+            .with_max_established_per_peer(Some(caps.per_peer));
+        let memory =
+            (caps.memory_bytes > 0).then(|| memory_connection_limits::Behaviour::with_max_bytes(caps.memory_bytes));
+        let identify = identify::Config::new(IDENTIFY_PROTOCOL.into(), key.public())
+            .with_agent_version(concat!("tributary/", env!("CARGO_PKG_VERSION")).into());
+        let ping = ping::Config::new().with_interval(config.ping_interval);
+        let sync = FrameCodec { max_request: MAX_SYNC_REQUEST, max_response: MAX_SYNC_RESPONSE };
+        let access = FrameCodec { max_request: MAX_ACCESS_MESSAGE, max_response: MAX_ACCESS_MESSAGE };
+        Ok(Self {
+            blocked,
+            allowed: allowed.into(),
+            limits: connection_limits::Behaviour::new(limits),
+            memory: memory.into(),
+            identify: identify::Behaviour::new(identify),
+            ping: ping::Behaviour::new(ping),
+            gossip: gossip(config)?,
+            sync: requests(SYNC_PROTOCOL, sync, config.sync_timeout),
+            access: requests(ACCESS_PROTOCOL, access, config.access_timeout),
+            pull: libp2p_stream::Behaviour::new(),
+        })
+    }
+}
+
+fn requests(protocol: &'static str, codec: FrameCodec, timeout: Duration) -> Requests {
+    let config = request_response::Config::default()
+        .with_request_timeout(timeout)
+        .with_max_concurrent_streams(STREAMS_PER_CONNECTION);
+    Requests::with_codec(codec, [(StreamProtocol::new(protocol), ProtocolSupport::Full)], config)
+}
+
+fn gossip(config: &NetConfig) -> Result<Gossip, StartError> {
+    let setup = |reason: String| StartError::Setup { part: "gossip", reason };
+    let settings = gossipsub::ConfigBuilder::default()
+        // The authors of messages are known by the signature of the entry inside; the envelope names nobody.
+        .validation_mode(ValidationMode::Anonymous)
+        .validate_messages()
+        .message_id_fn(|message| MessageId::new(blake3::hash(&message.data).as_bytes()))
+        .max_transmit_size(MAX_GOSSIP_FRAME + GOSSIP_READ_AHEAD)
+        // Counts the list of topics too, and at its default of 16 KiB peers with more than 115 stream topics went unheard.
+        .max_control_message_size(MAX_GOSSIP_FRAME + GOSSIP_READ_AHEAD)
+        .max_control_messages_sent(MAX_GOSSIP_IDS)
+        .connection_handler_queue_len(config.queues.gossip_per_peer)
+        .flood_publish(false)
+        .heartbeat_interval(config.gossip_heartbeat)
+        .heartbeat_initial_delay(config.gossip_heartbeat)
+        .build()
+        .map_err(|error| setup(error.to_string()))?;
+    let mut gossip = Gossip::new_with_subscription_filter(MessageAuthenticity::Anonymous, settings, topics::filter())
+        .map_err(|reason| setup(reason.into()))?;
+    gossip.with_peer_score(score_params(), PeerScoreThresholds::default()).map_err(setup)?;
+    Ok(gossip)
+}
+
+fn score_params() -> PeerScoreParams {
+    PeerScoreParams {
+        // Positive scores stay small, so that a long good record cannot pay for a series of invalid messages.
+        topic_score_cap: 10.0,
+        // The application score is minus the penalty of `reputation.rs`, on the same scale as the thresholds.
+        app_specific_weight: 1.0,
+        // A fleet behind one NAT, or a test network on one host, shares an address.
+        ip_colocation_factor_weight: 0.0,
+        // Honest peers re-graft a little early now and then.
+        behaviour_penalty_threshold: 6.0,
+        ..PeerScoreParams::default()
+    }
+}
+
+/// The score parameters of every topic; without them a rejected message costs its sender nothing.
+pub(super) fn topic_score() -> TopicScoreParams {
+    TopicScoreParams {
+        topic_weight: 0.5,
+        time_in_mesh_weight: 0.01,
+        time_in_mesh_quantum: Duration::from_secs(1),
+        time_in_mesh_cap: 300.0,
+        first_message_deliveries_weight: 0.1,
+        first_message_deliveries_cap: 50.0,
+        // Robots are quiet for hours: delivering little is no offence.
+        mesh_message_deliveries_weight: 0.0,
+        mesh_failure_penalty_weight: 0.0,
+        // The square of the count: three invalid messages are -90, below the line where a peer is not listened to.
+        invalid_message_deliveries_weight: -20.0,
+        invalid_message_deliveries_decay: gossipsub::score_parameter_decay(Duration::from_secs(600)),
+        ..TopicScoreParams::default()
+    }
+}

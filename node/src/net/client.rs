@@ -1,0 +1,205 @@
+//! The handle through which the rest of the node uses the network. Cheap to clone; holds no lock while it waits.
+
+use std::{sync::Arc, time::Duration};
+
+use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, gossipsub::MessageId};
+use libp2p_stream::{Control, IncomingStreams};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ACCESS_PROTOCOL, MAX_ACCESS_MESSAGE, MAX_GOSSIP_MESSAGE, MAX_SYNC_REQUEST, PULL_PROTOCOL, SYNC_PROTOCOL,
+    error::{DialFailure, NetError, PublishError, RequestError, SubscribeError},
+    event::{Acceptance, Counters, NetStats, PeerEvent, PeerInfo, PublishOutcome, Which},
+    frame::FrameError,
+    reputation::Offence,
+};
+
+/// What a client asks of the task. Answers travel back through the one-shot channel.
+pub(super) enum Command {
+    ListenAddrs(oneshot::Sender<Vec<Multiaddr>>),
+    Dial(Multiaddr, oneshot::Sender<Result<PeerId, DialFailure>>),
+    Connect(PeerId, Vec<Multiaddr>, oneshot::Sender<Result<PeerId, DialFailure>>),
+    Disconnect(PeerId),
+    Subscribe(String, oneshot::Sender<Result<bool, SubscribeError>>),
+    Unsubscribe(String, oneshot::Sender<bool>),
+    Publish(String, Vec<u8>, oneshot::Sender<Result<PublishOutcome, PublishError>>),
+    Report(MessageId, PeerId, Acceptance),
+    Request(Which, PeerId, Vec<u8>, oneshot::Sender<Result<Vec<u8>, RequestError>>),
+    Peers(oneshot::Sender<Vec<PeerInfo>>),
+    Ban(PeerId),
+    Unban(PeerId),
+    Penalize(PeerId, Offence),
+}
+
+/// A handle of the network task. The task ends when the last one is dropped.
+#[derive(Clone)]
+pub struct Client {
+    pub(super) peer_id: PeerId,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) control: Control,
+    pub(super) peer_events: broadcast::Sender<PeerEvent>,
+    pub(super) stop: CancellationToken,
+    pub(super) counters: Arc<Counters>,
+    pub(super) open_timeout: Duration,
+}
+
+impl Client {
+    /// The id of this node.
+    #[must_use]
+    pub fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+
+    /// The addresses this node listens on, each ending in `/p2p/<our id>`, ready to be given to others.
+    pub async fn listen_addrs(&self) -> Result<Vec<Multiaddr>, NetError> {
+        self.ask(Command::ListenAddrs).await
+    }
+
+    /// Connects to an address and returns who answered. When it ends in `/p2p/<id>`, only that peer will do.
+    pub async fn dial(&self, address: Multiaddr) -> Result<PeerId, DialFailure> {
+        self.ask(|back| Command::Dial(address, back)).await?
+    }
+
+    /// Makes sure there is a connection to `peer`, trying `addresses` and those already known.
+    pub async fn connect(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), DialFailure> {
+        self.ask(|back| Command::Connect(peer, addresses, back)).await?.map(drop)
+    }
+
+    /// Closes all connections to a peer.
+    pub async fn disconnect(&self, peer: PeerId) -> Result<(), NetError> {
+        self.send(Command::Disconnect(peer)).await
+    }
+
+    /// Subscribes to a topic; `false` when it was subscribed already.
+    pub async fn subscribe(&self, topic: impl Into<String>) -> Result<bool, SubscribeError> {
+        let topic = topic.into();
+        self.ask(|back| Command::Subscribe(topic, back)).await?
+    }
+
+    /// Leaves a topic; `false` when it was not subscribed.
+    pub async fn unsubscribe(&self, topic: impl Into<String>) -> Result<bool, NetError> {
+        let topic = topic.into();
+        self.ask(|back| Command::Unsubscribe(topic, back)).await
+    }
+
+    /// Publishes a message of at most [`MAX_GOSSIP_MESSAGE`] bytes. That nobody listens is an outcome, not an error.
+    pub async fn publish(&self, topic: impl Into<String>, bytes: Vec<u8>) -> Result<PublishOutcome, PublishError> {
+        if bytes.len() > MAX_GOSSIP_MESSAGE {
+            return Err(PublishError::TooLarge { len: bytes.len(), max: MAX_GOSSIP_MESSAGE });
+        }
+        let topic = topic.into();
+        self.ask(|back| Command::Publish(topic, bytes, back)).await?
+    }
+
+    /// Says what a gossip message was worth. Only an accepted one travels on; a rejected one costs its sender.
+    pub async fn report(&self, id: MessageId, source: PeerId, acceptance: Acceptance) -> Result<(), NetError> {
+        self.send(Command::Report(id, source, acceptance)).await
+    }
+
+    /// Sends a sync request of at most [`MAX_SYNC_REQUEST`] bytes and returns the answer.
+    pub async fn sync(&self, peer: PeerId, request: Vec<u8>) -> Result<Vec<u8>, RequestError> {
+        self.request(Which::Sync, peer, request).await
+    }
+
+    /// Sends an access request of at most [`MAX_ACCESS_MESSAGE`] bytes and returns the answer.
+    pub async fn access(&self, peer: PeerId, request: Vec<u8>) -> Result<Vec<u8>, RequestError> {
+        self.request(Which::Access, peer, request).await
+    }
+
+    /// Opens a stream for one pull, dialling the peer at a known address if need be. See [`super::PullClient`].
+    pub async fn open_pull(&self, peer: PeerId) -> Result<Stream, RequestError> {
+        let protocol = StreamProtocol::new(PULL_PROTOCOL);
+        let mut control = self.control.clone();
+        let open = control.open_stream(peer, protocol);
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(NetError.into()),
+            opened = tokio::time::timeout(self.open_timeout, open) => match opened {
+                Ok(Ok(stream)) => Ok(stream),
+                Ok(Err(libp2p_stream::OpenStreamError::UnsupportedProtocol(_))) => {
+                    Err(RequestError::Unsupported { peer, protocol: PULL_PROTOCOL })
+                }
+                Ok(Err(error)) => Err(RequestError::Broken { peer, reason: error.to_string() }),
+                Err(_) => Err(RequestError::Timeout(peer)),
+            },
+        }
+    }
+
+    /// The pull streams peers open; `None` when somebody takes them already.
+    pub(super) fn accept_pulls(&self) -> Option<IncomingStreams> {
+        self.control.clone().accept(StreamProtocol::new(PULL_PROTOCOL)).ok()
+    }
+
+    /// The connected peers.
+    pub async fn peers(&self) -> Result<Vec<PeerInfo>, NetError> {
+        self.ask(Command::Peers).await
+    }
+
+    /// Peers coming and going from now on. A reader that falls behind loses the oldest events and is told how many.
+    #[must_use]
+    pub fn watch_peers(&self) -> broadcast::Receiver<PeerEvent> {
+        self.peer_events.subscribe()
+    }
+
+    /// Closes all connections to a peer and refuses new ones until [`Client::unban`] or the end of the process.
+    pub async fn ban(&self, peer: PeerId) -> Result<(), NetError> {
+        self.send(Command::Ban(peer)).await
+    }
+
+    /// Lifts a ban.
+    pub async fn unban(&self, peer: PeerId) -> Result<(), NetError> {
+        self.send(Command::Unban(peer)).await
+    }
+
+    /// Counts an offence against a peer; enough of them ban it for a time.
+    pub async fn penalize(&self, peer: PeerId, offence: Offence) -> Result<(), NetError> {
+        self.send(Command::Penalize(peer, offence)).await
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn stats(&self) -> NetStats {
+        self.counters.snapshot()
+    }
+
+    /// Ends the network task and waits until it has let go of its sockets.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        self.commands.closed().await;
+    }
+
+    async fn request(&self, which: Which, peer: PeerId, request: Vec<u8>) -> Result<Vec<u8>, RequestError> {
+        let max = which.max_request();
+        if request.len() > max {
+            return Err(FrameError::TooLarge { len: request.len(), max }.into());
+        }
+        self.ask(|back| Command::Request(which, peer, request, back)).await?
+    }
+
+    async fn send(&self, command: Command) -> Result<(), NetError> {
+        self.commands.send(command).await.map_err(|_| NetError)
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, NetError> {
+        let (back, answer) = oneshot::channel();
+        self.send(command(back)).await?;
+        answer.await.map_err(|_| NetError)
+    }
+}
+
+impl Which {
+    pub(super) const fn max_request(self) -> usize {
+        match self {
+            Self::Sync => MAX_SYNC_REQUEST,
+            Self::Access => MAX_ACCESS_MESSAGE,
+        }
+    }
+
+    pub(super) const fn protocol(self) -> &'static str {
+        match self {
+            Self::Sync => SYNC_PROTOCOL,
+            Self::Access => ACCESS_PROTOCOL,
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Settings of the network and the limits behind them. Holds numbers only; nothing here runs.
+
+use std::time::Duration;
+
+use libp2p::{Multiaddr, PeerId};
+
+/// Settings of the network task.
+#[derive(Debug, Clone)]
+pub struct NetConfig {
+    /// Addresses to listen on, TCP and QUIC; empty for a node that only dials. Port 0 takes a free one.
+    pub listen: Vec<Multiaddr>,
+    /// When not empty, only these peers may connect or be dialled.
+    pub allow_only: Vec<PeerId>,
+    /// Peers that may never connect.
+    pub block: Vec<PeerId>,
+    /// How many connections there may be.
+    pub connections: ConnectionCaps,
+    /// Lengths of the queues between the network and the rest of the node.
+    pub queues: QueueCaps,
+    /// A connection that carries nothing is closed after this time.
+    pub idle_timeout: Duration,
+    /// A sync request must be answered within this time, a dial included.
+    pub sync_timeout: Duration,
+    /// An access request must be answered within this time, a dial included.
+    pub access_timeout: Duration,
+    /// A pull stream must be open within this time, a dial included.
+    pub open_timeout: Duration,
+    /// Open requests of one peer, per protocol, before it is told that we are busy.
+    pub requests_per_peer: usize,
+    /// How often peers are pinged.
+    pub ping_interval: Duration,
+    /// Time between two heartbeats of the gossip mesh, at least 100 ms.
+    pub gossip_heartbeat: Duration,
+    /// What a peer is answered when the queue of sync requests is full: an encoded "busy" response. When empty, the stream
+    /// is closed without an answer.
+    pub sync_busy: Vec<u8>,
+    /// The same for the access protocol.
+    pub access_busy: Vec<u8>,
+    /// How long a peer stays blocked after its offences added up.
+    pub ban_time: Duration,
+    /// Whether QUIC addresses get a head start over TCP addresses of the same peer (Happy Eyeballs, RFC 8305).
+    pub smart_dial: bool,
+}
+
+impl Default for NetConfig {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            allow_only: Vec::new(),
+            block: Vec::new(),
+            connections: ConnectionCaps::default(),
+            queues: QueueCaps::default(),
+            idle_timeout: Duration::from_secs(60),
+            sync_timeout: Duration::from_secs(20),
+            access_timeout: Duration::from_secs(30),
+            open_timeout: Duration::from_secs(15),
+            requests_per_peer: 8,
+            ping_interval: Duration::from_secs(15),
+            gossip_heartbeat: Duration::from_secs(1),
+            sync_busy: Vec::new(),
+            access_busy: Vec::new(),
+            ban_time: Duration::from_secs(600),
+            smart_dial: true,
+        }
+    }
+}
+
+/// Limits on connections. At a limit a new connection is refused; those that stand are left alone.
+#[derive(Debug, Clone)]
+pub struct ConnectionCaps {
+    /// Inbound connections that are not yet authenticated.
+    pub pending_incoming: u32,
+    /// Dials under way.
+    pub pending_outgoing: u32,
+    /// Established inbound connections.
+    pub incoming: u32,
+    /// Established outbound connections. Counted apart, so that a storm of inbound ones cannot keep us from dialling.
+    pub outgoing: u32,
+    /// Established connections of one peer (TCP and QUIC, both directions).
+    pub per_peer: u32,
+    /// No new connections while the process uses more physical memory than this, bytes; 0 for no limit.
+    pub memory_bytes: usize,
+}
+
+impl Default for ConnectionCaps {
+    fn default() -> Self {
+        Self {
+            pending_incoming: 64,
+            pending_outgoing: 64,
+            incoming: 256,
+            outgoing: 128,
+            per_peer: 4,
+            memory_bytes: 2 << 30,
+        }
+    }
+}
+
+/// Lengths of the queues of the network task.
+#[derive(Debug, Clone)]
+pub struct QueueCaps {
+    /// Commands of all clients; a full queue makes the caller wait.
+    pub commands: usize,
+    /// Gossip messages nobody has taken yet; when full, further ones are ignored (not forwarded, not held against the sender)
+    /// and counted: catch-up brings them later.
+    pub gossip: usize,
+    /// Sync requests nobody has taken yet; when full, the peer is told that we are busy.
+    pub sync: usize,
+    /// The same for access requests.
+    pub access: usize,
+    /// Requests of ours that wait for an answer; when full, a further one fails at once.
+    pub outbound_requests: usize,
+    /// Peer events a slow watcher may fall behind before it loses the oldest.
+    pub peer_events: usize,
+    /// Gossip messages that wait for one slow peer, each up to 64 KiB.
+    pub gossip_per_peer: usize,
+}
+
+impl Default for QueueCaps {
+    fn default() -> Self {
+        Self {
+            commands: 256,
+            gossip: 512,
+            sync: 64,
+            access: 32,
+            outbound_requests: 512,
+            peer_events: 1024,
+            gossip_per_peer: 256,
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! What the network hands to the rest of the node: messages, requests, peers coming and going, counters.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use libp2p::{Multiaddr, PeerId, gossipsub::MessageId, multiaddr::Protocol, request_response::ResponseChannel};
+use tokio::sync::mpsc;
+
+use super::{error::NetError, frame::FrameError};
+
+/// The queues through which the network hands things on. Each is bounded ([`super::QueueCaps`]) and has one reader.
+#[derive(Debug)]
+pub struct NetEvents {
+    /// Gossip messages; each must be answered with [`super::Client::report`] within a few heartbeats.
+    pub gossip: mpsc::Receiver<GossipMessage>,
+    /// Requests of the sync protocol.
+    pub sync: mpsc::Receiver<InboundRequest>,
+    /// Requests of the access protocol.
+    pub access: mpsc::Receiver<InboundRequest>,
+}
+
+/// A message that arrived on a subscribed topic and was not forwarded yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GossipMessage {
+    /// BLAKE3 of the bytes.
+    pub id: MessageId,
+    /// The peer that passed it to us, which need not be its author.
+    pub source: PeerId,
+    /// The topic.
+    pub topic: String,
+    /// The message, at most [`super::MAX_GOSSIP_MESSAGE`] bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// What a gossip message was found to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acceptance {
+    /// Good: pass it on.
+    Accept,
+    /// Neither good nor bad, or already known: do not pass it on, blame nobody.
+    Ignore,
+    /// Provably wrong: do not pass it on, and lower the score of whoever sent it.
+    Reject,
+}
+
+/// What became of a message that was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishOutcome {
+    /// Handed to gossipsub while `listeners` connected peers were subscribed to the topic.
+    Sent {
+        /// How many, at least 1.
+        listeners: usize,
+    },
+    /// No connected peer listens to the topic; try again when one does.
+    NoPeers,
+    /// The same bytes were sent within the last minute; nothing to do.
+    Duplicate,
+    /// The queues to all listeners are full; try again later.
+    QueuesFull,
+}
+
+/// A request of a peer, with the way to answer it.
+#[derive(Debug)]
+pub struct InboundRequest {
+    /// Who asks.
+    pub peer: PeerId,
+    /// The request, within the limit of its protocol.
+    pub bytes: Vec<u8>,
+    /// Takes the answer.
+    pub responder: Responder,
+}
+
+/// Takes the answer to one request. Dropped without one, it closes the stream, and the peer sees an error.
+#[derive(Debug)]
+pub struct Responder {
+    pub(super) which: Which,
+    pub(super) max: usize,
+    pub(super) channel: ResponseChannel<Vec<u8>>,
+    pub(super) replies: mpsc::Sender<Reply>,
+}
+
+/// Which of the two request-response protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Which {
+    Sync,
+    Access,
+}
+
+/// An answer on its way to the task.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) which: Which,
+    pub(super) channel: ResponseChannel<Vec<u8>>,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Why an answer was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RespondError {
+    /// It is over the limit of the protocol.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The network has been shut down.
+    #[error(transparent)]
+    Closed(#[from] NetError),
+}
+
+impl Responder {
+    /// Whether the peer still waits.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.channel.is_open()
+    }
+
+    /// Sends the answer. A peer that has given up in the meantime is no error.
+    pub async fn send(self, bytes: Vec<u8>) -> Result<(), RespondError> {
+        if bytes.len() > self.max {
+            return Err(FrameError::TooLarge { len: bytes.len(), max: self.max }.into());
+        }
+        let reply = Reply { which: self.which, channel: self.channel, bytes };
+        self.replies.send(reply).await.map_err(|_| NetError.into())
+    }
+}
+
+/// A change among the connected peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerEvent {
+    /// The first connection to a peer stands.
+    Connected(PeerId),
+    /// The last connection to a peer is gone.
+    Disconnected(PeerId),
+    /// A peer has told its protocols and addresses.
+    Identified(PeerId),
+    /// A peer subscribed to a topic that it can now be reached on.
+    Subscribed {
+        /// The peer.
+        peer: PeerId,
+        /// The topic.
+        topic: String,
+    },
+    /// A peer is no longer subscribed to a topic.
+    Unsubscribed {
+        /// The peer.
+        peer: PeerId,
+        /// The topic.
+        topic: String,
+    },
+    /// A peer was banned.
+    Banned(PeerId),
+}
+
+/// What carries a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// TCP with TLS or Noise, and Yamux.
+    Tcp,
+    /// QUIC.
+    Quic,
+    /// Anything else.
+    Other,
+}
+
+impl Transport {
+    pub(super) fn of(address: &Multiaddr) -> Self {
+        if address.iter().any(|part| matches!(part, Protocol::QuicV1 | Protocol::Quic)) {
+            Self::Quic
+        } else if address.iter().any(|part| matches!(part, Protocol::Tcp(_))) {
+            Self::Tcp
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// A connected peer.
+#[derive(Debug, Clone)]
+pub struct PeerInfo {
+    /// Its id.
+    pub peer: PeerId,
+    /// Its address on the connection shown (a direct one, where there are several).
+    pub addr: Multiaddr,
+    /// The protocols it speaks; empty until it has told.
+    pub protocols: Vec<String>,
+    /// What it calls itself; empty until it has told.
+    pub agent: String,
+    /// Whether the connection goes through no relay.
+    pub direct: bool,
+    /// Whether the peer dialled us.
+    pub inbound: bool,
+    /// What carries the connection.
+    pub transport: Transport,
+    /// Last measured round trip.
+    pub rtt: Option<Duration>,
+    /// Connections to it, at least 1.
+    pub connections: usize,
+    /// Its gossip score; 0 is neutral, below -80 it is not listened to.
+    pub score: f64,
+}
+
+/// Counters since the network started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct NetStats {
+    /// Gossip messages handed on.
+    pub gossip_received: u64,
+    /// Gossip messages ignored because nobody took them in time.
+    pub gossip_dropped: u64,
+    /// Gossip messages found wrong, here or by the node.
+    pub gossip_rejected: u64,
+    /// Messages published.
+    pub gossip_sent: u64,
+    /// Requests handed on.
+    pub requests_received: u64,
+    /// Requests that were answered "busy".
+    pub requests_busy: u64,
+    /// Frames over a limit or broken.
+    pub bad_frames: u64,
+    /// Peers banned for what they did.
+    pub bans: u64,
+}
+
+/// The counters behind [`NetStats`].
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) gossip_received: AtomicU64,
+    pub(super) gossip_dropped: AtomicU64,
+    pub(super) gossip_rejected: AtomicU64,
+    pub(super) gossip_sent: AtomicU64,
+    pub(super) requests_received: AtomicU64,
+    pub(super) requests_busy: AtomicU64,
+    pub(super) bad_frames: AtomicU64,
+    pub(super) bans: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn snapshot(self: &Arc<Self>) -> NetStats {
+        NetStats {
+            gossip_received: self.gossip_received.load(Relaxed),
+            gossip_dropped: self.gossip_dropped.load(Relaxed),
+            gossip_rejected: self.gossip_rejected.load(Relaxed),
+            gossip_sent: self.gossip_sent.load(Relaxed),
+            requests_received: self.requests_received.load(Relaxed),
+            requests_busy: self.requests_busy.load(Relaxed),
+            bad_frames: self.bad_frames.load(Relaxed),
+            bans: self.bans.load(Relaxed),
+        }
+    }
+}
+
+/// Adds one.
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}
