@@ -239,7 +239,10 @@ pub(crate) fn open(dir: &Path, options: &StoreOptions) -> Result<Opened, StoreEr
     shared.measure_index();
     shared.restore_ballast()?;
     shared.measure_index();
-    let mut writer = Writer::new(shared, new_tail, new_tail.lsn.saturating_add(1), next_id);
+    // A segment's header promises that no frame in it is older; that holds even where damage took the newest frames.
+    let promised = segments.values().map(|segment| segment.first_lsn).filter(|lsn| *lsn != u64::MAX).max();
+    let next_lsn = new_tail.lsn.saturating_add(1).max(promised.unwrap_or(0));
+    let mut writer = Writer::new(shared, new_tail, next_lsn, next_id);
     for segment in lasts.into_iter().flatten() {
         if let Some(end) = ends.get(&segment.id) {
             adopt(&mut writer, segment, *end)?;
