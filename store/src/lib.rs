@@ -23,10 +23,13 @@
 //!   report success for pages that are gone.
 
 mod apply;
+mod backup;
 mod batch;
+mod check;
 pub mod disk;
 mod error;
 mod frame;
+mod gc;
 mod home;
 mod index;
 mod options;
@@ -36,6 +39,7 @@ mod recover;
 mod replay;
 mod segment;
 mod shared;
+mod stats;
 mod writer;
 
 use std::{
@@ -45,11 +49,15 @@ use std::{
     thread::JoinHandle,
 };
 
+pub use backup::RESTORED;
 pub use batch::{Body, EntryIndex, VerifiedChunk, WriteBatch};
+pub use check::CheckReport;
 pub use error::StoreError;
+pub use gc::GcReport;
 pub use options::{Reason, Retention, StoreOptions, Table};
 pub use read::{ChunkReader, ChunkState, DatasetChunk, LogEntry};
 pub use recover::{Damage, OpenReport, Recovery};
+pub use stats::Stats;
 
 use crate::{
     error::IoContext,
