@@ -28,6 +28,7 @@ use std::{
     sync::Arc,
 };
 
+pub(crate) use self::fields::find_mut;
 pub use self::{
     db3::Db3Source,
     directory::{DirectorySource, DirectoryWatch},

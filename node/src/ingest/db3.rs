@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use super::{
     IngestError, IngestOptions, SchemaPath, Source, SourceItem, SourceMessage, cdr,
-    definitions::{Builtin, Definitions},
+    definitions::{Builtin, Definitions, complete_text},
     msgdef::{self, Lookup as _, Plan, normalize_type_name},
     topic::{Decoding, RawSchema},
 };
@@ -153,6 +153,7 @@ impl Db3Source {
             if let Ok(plan) = Plan::compile(type_name, &text, definitions)
                 && candidates.iter().all(|known| *known.plan != plan)
             {
+                let text = complete_text(type_name, &text, definitions).unwrap_or(text);
                 candidates.push(Candidate { plan: Arc::new(plan), text: text.into() });
             }
         }

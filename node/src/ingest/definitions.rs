@@ -12,7 +12,7 @@ use std::{
     sync::OnceLock,
 };
 
-use super::msgdef::{self, Lookup, normalize_type_name};
+use super::msgdef::{self, Lookup, Plan, normalize_type_name};
 
 /// The built-in definitions of the common interface packages of ROS 2 Jazzy.
 #[derive(Debug, Clone, Copy, Default)]
@@ -65,6 +65,37 @@ impl Lookup for Definitions {
     }
 }
 
+/// The definition of a message type with the texts of all types it uses behind it, as recordings carry it; `None` if one is
+/// unknown, or if the type is no message (services and actions have no such form).
+#[must_use]
+pub fn full_text(type_name: &str, lookup: &dyn Lookup) -> Option<String> {
+    let root = lookup.find(&normalize_type_name(type_name)?)?;
+    complete_text(type_name, &root, lookup)
+}
+
+/// As [`full_text`], from a text of the root that may lack the texts of the types it uses.
+pub(super) fn complete_text(type_name: &str, root: &str, lookup: &dyn Lookup) -> Option<String> {
+    let plan = Plan::compile(type_name, root, lookup).ok()?;
+    let mut text = root.trim_end().to_owned();
+    for name in plan.type_names().filter(|name| *name != plan.type_name()) {
+        let written = |line: &str| line.strip_prefix("MSG:").and_then(|n| normalize_type_name(n.trim())).as_deref() == Some(name);
+        if text.lines().any(written) {
+            continue;
+        }
+        let body = match lookup.find(name) {
+            Some(body) => body,
+            None => msgdef::always_known(name)?.to_owned(),
+        };
+        text.push_str(&format!("\n{}\nMSG: {name}\n{}", "=".repeat(80), body.trim_end()));
+        if text.len() > msgdef::MAX_TEXT {
+            return None;
+        }
+    }
+    text.push('\n');
+    // A type from a service's file has no section of its own; then the text would not stand alone.
+    Plan::compile(type_name, &text, &msgdef::NoLookup).ok().map(|_| text)
+}
+
 fn find_in(directory: &Path, package: &str, short: &str) -> Option<String> {
     let packages = [directory.join("share").join(package), directory.join(package), directory.to_owned()];
     for base in &packages {
@@ -99,7 +130,6 @@ fn read_text(path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::msgdef::Plan;
 
     #[test]
     fn every_built_in_type_compiles() {
@@ -110,6 +140,16 @@ mod tests {
             let definition = Builtin.find(name).unwrap();
             Plan::compile(name, &definition, &Builtin).unwrap_or_else(|e| panic!("{name}: {e}"));
         }
+    }
+
+    #[test]
+    fn a_full_text_stands_alone() {
+        let text = full_text("nav_msgs/msg/Odometry", &Builtin).unwrap();
+        let alone = Plan::compile("nav_msgs/msg/Odometry", &text, &msgdef::NoLookup).unwrap();
+        let known = Plan::compile("nav_msgs/Odometry", &Builtin.find("nav_msgs/Odometry").unwrap(), &Builtin).unwrap();
+        assert_eq!(alone, known);
+        assert_eq!(complete_text("nav_msgs/msg/Odometry", &text, &Builtin).as_ref(), Some(&text), "nothing is added twice");
+        assert_eq!(full_text("p/Gone", &Builtin), None);
     }
 
     #[test]

@@ -174,6 +174,11 @@ impl Plan {
         &self.root_struct().name
     }
 
+    /// `pkg/Type` of every type in the plan, each behind those it uses.
+    pub(crate) fn type_names(&self) -> impl Iterator<Item = &str> {
+        self.structs.iter().map(|s| &*s.name)
+    }
+
     /// Fewest bytes a message takes, without its 4-byte header and without padding.
     #[must_use]
     pub fn min_size(&self) -> u64 {
@@ -215,6 +220,11 @@ impl Plan {
         }
         true
     }
+}
+
+/// The text of a type that every definition may use without a section.
+pub(crate) fn always_known(full_name: &str) -> Option<&'static str> {
+    resolve::always_known(full_name)
 }
 
 /// `pkg/Type` of `pkg/Type`, `pkg/msg/Type`, `pkg/srv/Type` or `pkg/action/Type`; `None` if it is none of these.

@@ -10,6 +10,10 @@ const ALWAYS_KNOWN: [(&str, &str); 2] = [
     ("builtin_interfaces/Duration", "int32 sec\nuint32 nanosec\n"),
 ];
 
+pub(super) fn always_known(full_name: &str) -> Option<&'static str> {
+    ALWAYS_KNOWN.iter().find(|(name, _)| *name == full_name).map(|(_, text)| *text)
+}
+
 pub(super) fn compile(type_name: &str, definition: &str, lookup: &dyn Lookup) -> Result<Plan, DefinitionError> {
     let root = normalize_type_name(type_name).ok_or_else(|| DefinitionError::Syntax {
         type_name: type_name.chars().take(80).collect(),
@@ -53,7 +57,7 @@ impl Compiler<'_> {
 
     fn raw(&mut self, name: &str) -> Result<Option<Arc<text::RawType>>, DefinitionError> {
         if !self.raw.contains_key(name) {
-            let known = ALWAYS_KNOWN.iter().find(|(n, _)| *n == name).map(|(_, text)| (*text).to_owned());
+            let known = always_known(name).map(ToOwned::to_owned);
             if let Some(definition) = known.or_else(|| self.lookup.find(name)) {
                 self.add(text::parse(name, &definition)?)?;
             }
