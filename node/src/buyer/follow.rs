@@ -878,6 +878,20 @@ impl Buyer {
         Ok(())
     }
 
+    /// Newest heads of a followed machine's logs, as they were signed, for peers that ask this node. Call it where blocking is
+    /// allowed.
+    #[must_use]
+    pub fn heads(&self, did: &Did) -> Vec<Vec<u8>> {
+        let Ok(handle) = self.handle(did) else { return Vec::new() };
+        let feed = handle.feed();
+        let follower = feed.follower();
+        let head = |tip: tributary_protocol::feed::LogTip| {
+            let newest = follower.newest_head(&tip.log.log, tip.log.incarnation)?;
+            Some(newest.bytes().to_vec())
+        };
+        follower.tips().filter_map(head).collect()
+    }
+
     /// How a followed feed stands.
     ///
     /// # Errors
