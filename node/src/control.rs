@@ -9,15 +9,24 @@
 //! what was durable by then stays.
 
 pub mod api;
+mod buying;
 mod catalog;
 mod client;
 mod jobs;
 mod problem;
+mod selecting;
+mod selling;
+mod server;
 mod socket;
+mod upkeep;
 
 pub use catalog::{DatasetSummary, Feed, StreamSummary};
 pub use client::{ClientError, ControlClient};
+pub use server::serve;
 pub use socket::{ControlListener, SocketError};
 
-pub(crate) use catalog::{feed, feeds, find_dataset, held};
+pub(crate) use buying::{export_all, import_file, verify_dataset};
+pub(crate) use catalog::{all_feeds, detail, feed, find_dataset};
 pub(crate) use jobs::{Cancel, ingest_options, run_ingest, run_publish};
+pub(crate) use selecting::{Target, stream_of};
+pub(crate) use upkeep::{store_backup, store_check, store_gc, store_stats};

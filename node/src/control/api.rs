@@ -7,6 +7,13 @@ use serde::{Deserialize, Serialize};
 use tributary_protocol::ids::{DatasetId, Did, Hash, StreamId};
 
 pub use super::catalog::{DatasetSummary, Feed, StreamSummary};
+pub use crate::{
+    buyer::{ExportFormat, ExportReport, ExportedFile, GrantInfo, PullProgress, PullReport, Report, Step, StepState, Verdict},
+    service::{
+        access::{Order, OrderRange, OrderState, Revocation},
+        status::NodeStatus,
+    },
+};
 pub use crate::machine::{IngestProgress, IngestSummary, LaneReport, Published, StreamReport, TopicSummary};
 
 /// What kind of problem, for programs. Commands end with the exit code of the same name.
@@ -60,56 +67,6 @@ pub enum Event<P, R> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Empty {}
 
-/// What the node is and does.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Status {
-    /// Its peaqID.
-    pub did: Did,
-    /// Version of the program.
-    pub version: String,
-    /// Its process.
-    pub pid: u32,
-    /// Its libp2p peer id.
-    pub peer_id: String,
-    /// machine, buyer.
-    pub roles: Vec<String>,
-    /// When it started, ms since 1970.
-    pub started_ms: u64,
-    /// Feed links that others can use.
-    pub links: Vec<String>,
-    /// Connected peers.
-    pub peers: usize,
-    /// Incarnation of the machine.
-    pub incarnation: Option<u32>,
-    /// Why the machine must not publish.
-    pub displaced: Option<String>,
-    /// The machine's streams.
-    pub streams: Vec<StreamReport>,
-    /// Feeds that are followed.
-    pub following: Vec<Following>,
-    /// Access requests that wait for the operator.
-    pub pending_requests: u64,
-    /// The store.
-    pub store: StoreStats,
-}
-
-/// A feed that is followed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Following {
-    /// The machine.
-    pub machine: Did,
-    /// Streams that are followed by name; `None` is all.
-    pub streams: Option<Vec<String>>,
-    /// Entries held of its logs.
-    pub entries: u64,
-    /// Age of the newest head that its machine signed, ms; `None` before the first.
-    pub head_age_ms: Option<u64>,
-    /// Whether the machine signed two stories of one log.
-    pub equivocated: bool,
-    /// Addresses that are tried.
-    pub addresses: Vec<String>,
-}
-
 /// What the store holds and takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreStats {
@@ -137,25 +94,6 @@ pub struct StoreStats {
     pub queued_batches: u64,
     /// The store stopped after a failure.
     pub stopped: bool,
-}
-
-/// A connected peer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Peer {
-    /// Its id.
-    pub peer: String,
-    /// Its address.
-    pub address: String,
-    /// What it calls itself.
-    pub agent: String,
-    /// Whether it dialled us.
-    pub inbound: bool,
-    /// Whether no relay is between.
-    pub direct: bool,
-    /// Round trip, ms.
-    pub rtt_ms: Option<u64>,
-    /// Gossip score.
-    pub score: f64,
 }
 
 /// Read a source into the streams of its topics. The path is one of the machine's file system.
@@ -278,6 +216,42 @@ pub struct SubscribeRequest {
     pub streams: Vec<String>,
 }
 
+/// Stop following a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnsubscribeRequest {
+    /// Its DID, or its feed link.
+    pub machine: String,
+}
+
+/// Watch followed feeds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FollowFeedRequest {
+    /// Only this machine.
+    #[serde(default)]
+    pub machine: Option<Did>,
+    /// End after so many changes.
+    #[serde(default)]
+    pub count: Option<u64>,
+}
+
+/// Something new on a followed feed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedChange {
+    /// entries or equivocation.
+    pub what: String,
+    /// The machine.
+    pub machine: Did,
+    /// The stream's name, or its id where it was not announced; `None` for the machine log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// Sequence number of the first new entry.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+}
+
 /// Ask for keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -308,35 +282,72 @@ pub struct QuoteInfo {
     pub expires_ms: u64,
 }
 
-/// How an access request stands.
+/// A feed that is followed now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AccessInfo {
-    /// The request.
-    pub request: Hash,
-    /// The machine whose data it is about.
+pub struct Following {
+    /// The machine.
     pub machine: Did,
-    /// Who asks.
-    pub buyer: Did,
-    /// pending, granted, denied, expired or revoked.
-    pub state: String,
-    /// What was asked for, for people.
-    pub selection: Vec<String>,
-    /// When it was made or came in, ms since 1970.
-    pub time_ms: u64,
-    /// Grants.
-    pub grants: u64,
-    /// Why it was denied.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    /// Its node that answered.
+    pub peer: String,
+    /// Streams that are followed, by name; `None` is all.
+    pub streams: Option<Vec<String>>,
+    /// Entries that came now.
+    pub entries: u64,
 }
 
-/// Requests on both sides of a node.
+/// What became of asking for keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessResult {
+    /// The request.
+    pub request: Hash,
+    /// The machine.
+    pub machine: Did,
+    /// granted or pending.
+    pub outcome: String,
+    /// Keys that came.
+    pub grants: Vec<GrantInfo>,
+}
+
+/// A request that was made here and is not decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenRequest {
+    /// Its id.
+    pub request: Hash,
+    /// The machine that was asked.
+    pub machine: Did,
+    /// Until when it can be decided, ms since 1970.
+    pub expires_ms: u64,
+}
+
+/// Access on both sides of a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccessList {
-    /// What others ask of this machine.
-    pub received: Vec<AccessInfo>,
-    /// What this buyer asked of others.
-    pub made: Vec<AccessInfo>,
+    /// What others asked of this machine.
+    pub received: Vec<Order>,
+    /// What was asked here and is not decided.
+    pub open: Vec<OpenRequest>,
+    /// Keys that were granted here.
+    pub grants: Vec<GrantInfo>,
+}
+
+/// Ask again for the decision about a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FetchRequest {
+    /// The request's id, or a beginning of it.
+    pub request: String,
+    /// How long to wait for a decision, ms; 0 does not wait.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListAccess {
+    /// Only what waits for the operator.
+    #[serde(default)]
+    pub pending: bool,
 }
 
 /// Decide about a request.
@@ -356,21 +367,12 @@ pub struct Decide {
 pub struct RevokeRequest {
     /// The buyer.
     pub buyer: Did,
-    /// Of this stream, by public name; `None` is all.
+    /// Of these streams, by public name; empty is all.
     #[serde(default)]
-    pub stream: Option<String>,
+    pub streams: Vec<String>,
     /// Start new key epochs at once, so that keys for times to come are worth nothing.
     #[serde(default)]
     pub now: bool,
-}
-
-/// What revoking did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revoked {
-    /// Grants that will not be renewed.
-    pub grants: u64,
-    /// Streams with a new key epoch.
-    pub new_epochs: Vec<String>,
 }
 
 /// Get chunks.
@@ -379,74 +381,6 @@ pub struct Revoked {
 pub struct PullRequest {
     /// Which data.
     pub selection: SelectionRequest,
-}
-
-/// How far a pull has come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PullProgress {
-    /// Chunks that came.
-    pub chunks: u64,
-    /// Chunks that are wanted.
-    pub total_chunks: u64,
-    /// Bytes that came.
-    pub bytes: u64,
-    /// Bytes that are wanted.
-    pub total_bytes: u64,
-}
-
-/// What a pull did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PullResult {
-    /// Chunks that came.
-    pub chunks: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Chunks that were here already.
-    pub already: u64,
-    /// How long it took, ms.
-    pub elapsed_ms: u64,
-}
-
-/// What was found out about a dataset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// From the peaqID down to every package.
-    Proven,
-    /// Fits together; that it is the machine's is not proven.
-    Consistent,
-    /// Something is not what it claims to be.
-    Broken,
-}
-
-/// One thing that was checked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckStep {
-    /// What.
-    pub name: String,
-    /// ok, missing or broken.
-    pub state: String,
-    /// What was found.
-    pub detail: String,
-}
-
-/// What `verify` found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VerifyResult {
-    /// The dataset.
-    pub dataset: DatasetId,
-    /// Its machine.
-    pub machine: Did,
-    /// The verdict.
-    pub verdict: Verdict,
-    /// What was checked, in order.
-    pub steps: Vec<CheckStep>,
-    /// Chunks whose bodies were checked.
-    pub chunks: u64,
-    /// Packages whose signatures were checked.
-    pub packages: u64,
-    /// Numbers that are missing between packages: dropped by the machine, which says so.
-    pub gaps: u64,
 }
 
 /// Check a dataset, all the way down.
@@ -458,28 +392,48 @@ pub struct VerifyRequest {
 }
 
 /// Write datasets into files.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExportRequest {
     /// Which data: datasets, or all closed datasets of streams.
     pub selection: SelectionRequest,
-    /// ndjson, mcap, file.
-    pub formats: Vec<String>,
+    /// Empty: what fits the dataset.
+    #[serde(default)]
+    pub formats: Vec<ExportFormat>,
     /// The folder, absolute.
     pub out: PathBuf,
 }
 
-/// What an export wrote.
+/// One dataset that was exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exported {
+    /// The dataset.
+    pub dataset: DatasetId,
+    /// What was written.
+    #[serde(flatten)]
+    pub report: ExportReport,
+}
+
+/// Everything that was exported.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportResult {
-    /// The datasets in it.
-    pub datasets: Vec<DatasetId>,
-    /// The files.
-    pub files: Vec<PathBuf>,
-    /// Packages written.
-    pub packages: u64,
-    /// Bytes of plaintext.
-    pub bytes: u64,
+    /// By dataset.
+    pub datasets: Vec<Exported>,
+}
+
+/// Nothing but that it goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// What is being done.
+    pub stage: String,
+}
+
+/// Import grants from a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportRequest {
+    /// The content of the file.
+    pub file: GrantFile,
 }
 
 /// Keys that were imported.
@@ -492,6 +446,9 @@ pub struct Imported {
     /// For which streams.
     pub streams: Vec<StreamId>,
 }
+
+/// [`GrantFile::format`].
+pub const GRANT_FILE: &str = "tributary.grants.v1";
 
 /// A file with grants, as `tributary grant` writes it. The bindings come first, so that it can be checked on its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use tributary_protocol::{
 };
 use tributary_store::{Store, StoreError};
 
-use super::api::{Code, Problem};
+use super::api::{Code, DatasetDetail, Problem};
 
 /// Entries read at a time.
 const PAGE: usize = 256;
@@ -116,11 +116,23 @@ fn for_each_entry(store: &Store, log: &LogKey, from: u64, mut each: impl FnMut(S
 }
 
 /// The machines that the store has logs of.
-pub(crate) fn feeds(store: &Store) -> Result<Vec<Did>, StoreError> {
+fn feeds(store: &Store) -> Result<Vec<Did>, StoreError> {
     let mut dids: Vec<Did> = store.logs(None)?.into_iter().map(|log| log.did).collect();
     dids.sort_unstable();
     dids.dedup();
     Ok(dids)
+}
+
+/// Every feed that is known here.
+pub(crate) fn all_feeds(store: &Store) -> Result<Vec<Feed>, StoreError> {
+    feeds(store)?.iter().filter_map(|did| feed(store, did).transpose()).collect()
+}
+
+/// A dataset, by its id or the beginning of it, and what of it is here.
+pub(crate) fn detail(store: &Store, text: &str) -> Result<DatasetDetail, Problem> {
+    let summary = find_dataset(store, text)?;
+    let (held_chunks, held_bytes) = held(store, &summary)?;
+    Ok(DatasetDetail { summary, held_chunks, held_bytes })
 }
 
 /// Everything known here of the feed of `did`; `None` when nothing is.
@@ -260,7 +272,7 @@ fn policy_name(policy: Policy) -> &'static str {
 }
 
 /// How many chunks of a dataset are here with their bodies, and how many bytes those are.
-pub(crate) fn held(store: &Store, dataset: &DatasetSummary) -> Result<(u32, u64), StoreError> {
+fn held(store: &Store, dataset: &DatasetSummary) -> Result<(u32, u64), StoreError> {
     let mut hashes: Vec<Hash> = Vec::new();
     let (mut chunks, mut bytes) = (0, 0);
     let log = dataset.log();

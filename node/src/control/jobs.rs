@@ -12,7 +12,9 @@ use std::{
 
 use tributary_protocol::rules::native::SchemaPaths;
 
-use super::api::{BytesProgress, IngestProgress, IngestRequest, IngestResult, Problem, PublishRequest, Published};
+use super::api::{
+    BytesProgress, IngestProgress, IngestRequest, IngestResult, IngestSummary, Problem, PublishRequest, Published,
+};
 use crate::{
     config::{Mode, StreamConfig},
     ingest::{self, IngestError, IngestOptions, NdjsonSource, Source, SourceItem, TopicFilter},
@@ -97,6 +99,52 @@ pub(crate) fn ingest_options(streams: &[StreamConfig], request: &IngestRequest) 
     Ok(options)
 }
 
+/// Opens the source of `request`, or `lines` in its place. Blocks.
+pub(crate) fn open_source(
+    streams: &[StreamConfig],
+    request: &IngestRequest,
+    lines: Option<Box<dyn Read + Send>>,
+) -> Result<Box<dyn Source + Send>, Problem> {
+    let options = ingest_options(streams, request)?;
+    match (lines, &request.path) {
+        (Some(lines), _) => {
+            if wanted(streams, &request.streams)?.len() != 1 && request.topic_field.is_none() {
+                return Err(ambiguous());
+            }
+            Ok(Box::new(NdjsonSource::new(lines, Path::new("standard input"), &options)))
+        }
+        (None, Some(path)) => Ok(ingest::open(path, &options)?),
+        (None, None) => Err(Problem::usage("no source was named").hint("give the path of a recording, or lines")),
+    }
+}
+
+/// What is left to do when a source has been read: datasets are closed if that was asked for. Blocks.
+pub(crate) fn finish_ingest(
+    machine: &Machine,
+    streams: &[StreamConfig],
+    request: &IngestRequest,
+    summary: IngestSummary,
+    cancelled: bool,
+) -> Result<IngestResult, Problem> {
+    let mut closed = Vec::new();
+    if request.close {
+        for stream in wanted(streams, &request.streams)? {
+            if summary.topics.get(&stream.topic).is_some_and(|topic| topic.messages > 0) {
+                closed.extend(machine.close_datasets(Some(stream.name()))?);
+            }
+        }
+    }
+    let messages = summary.messages();
+    if !cancelled && !summary.topics.values().any(|topic| topic.mapped) {
+        let name = request.path.as_ref().map_or_else(|| "standard input".into(), |path| path.display().to_string());
+        let known: Vec<&str> = streams.iter().map(|stream| stream.topic.as_str()).collect();
+        return Err(Problem::not_found(format!("{name} holds nothing for any stream"))
+            .cause(format!("the Data Event Map takes the topics {}", known.join(", ")))
+            .hint("compare them with `tributary rules test --recording FILE`; name the stream of NDJSON lines with --stream; publish any other file with `tributary publish`"));
+    }
+    Ok(IngestResult { summary, messages, closed, cancelled })
+}
+
 /// Reads the source of `request`, or `lines` in its place, into the machine's streams. Blocks.
 pub(crate) fn run_ingest(
     machine: &Machine,
@@ -106,39 +154,9 @@ pub(crate) fn run_ingest(
     cancel: &Cancel,
     progress: impl FnMut(IngestProgress),
 ) -> Result<IngestResult, Problem> {
-    let options = ingest_options(streams, request)?;
-    let one = wanted(streams, &request.streams)?.len() == 1;
-    let (source, name): (Box<dyn Source + Send>, String) = match (lines, &request.path) {
-        (Some(lines), _) => {
-            if !one && request.topic_field.is_none() {
-                return Err(ambiguous());
-            }
-            (Box::new(NdjsonSource::new(lines, Path::new("standard input"), &options)), "standard input".to_owned())
-        }
-        (None, Some(path)) => (ingest::open(path, &options)?, path.display().to_string()),
-        (None, None) => return Err(Problem::usage("no source was named").hint("give the path of a recording, or lines")),
-    };
-    let mut source = Cancellable { source, cancel };
+    let mut source = Cancellable { source: open_source(streams, request, lines)?, cancel };
     let summary = machine.ingest(&mut source, progress)?;
-    let mut closed = Vec::new();
-    if request.close {
-        for stream in wanted(streams, &request.streams)? {
-            let touched = summary.topics.get(&stream.topic).is_some_and(|topic| topic.messages > 0);
-            if touched {
-                closed.extend(machine.close_datasets(Some(stream.name()))?);
-            }
-        }
-    }
-    let messages = summary.messages();
-    let cancelled = cancel.is_cancelled();
-    let nothing_mapped = !summary.topics.values().any(|topic| topic.mapped);
-    if messages == 0 && nothing_mapped && !cancelled {
-        let known: Vec<&str> = streams.iter().map(|stream| stream.topic.as_str()).collect();
-        return Err(Problem::not_found(format!("{name} holds nothing for any stream"))
-            .cause(format!("the Data Event Map takes the topics {}", known.join(", ")))
-            .hint("compare them with `tributary rules test --recording FILE`; name the stream of NDJSON lines with --stream; publish any other file with `tributary publish`"));
-    }
-    Ok(IngestResult { summary, messages, closed, cancelled })
+    finish_ingest(machine, streams, request, summary, cancel.is_cancelled())
 }
 
 fn ambiguous() -> Problem {
@@ -161,6 +179,16 @@ impl Read for CancellableFile<'_> {
     }
 }
 
+/// The length of a regular file; anything else is refused. Blocks.
+pub(crate) fn regular_file(path: &Path) -> Result<u64, Problem> {
+    let metadata = std::fs::metadata(path).map_err(|source| IngestError::Io { path: path.to_owned(), source })?;
+    if !metadata.is_file() {
+        let name = path.display();
+        return Err(Problem::usage(format!("{name} is not a regular file")).hint("publish one file at a time"));
+    }
+    Ok(metadata.len())
+}
+
 /// Publishes a file. Blocks.
 pub(crate) fn run_publish(
     machine: &Machine,
@@ -169,14 +197,8 @@ pub(crate) fn run_publish(
     mut progress: impl FnMut(BytesProgress),
 ) -> Result<Published, Problem> {
     let path = &request.path;
-    let failed = |source| IngestError::Io { path: path.clone(), source };
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        let name = path.display();
-        return Err(Problem::usage(format!("{name} is not a regular file")).hint("publish one file at a time"));
-    }
-    let total = Some(metadata.len());
+    let total = Some(regular_file(path)?);
+    let file = File::open(path).map_err(|source| IngestError::Io { path: path.clone(), source })?;
     let mut file = CancellableFile { file, cancel };
     Ok(machine.publish(&request.stream, &mut file, path, |bytes| progress(BytesProgress { bytes, total }))?)
 }
