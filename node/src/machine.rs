@@ -188,8 +188,8 @@ struct Stream {
 }
 
 enum Kind {
-    Messages(Lane),
-    Files(Mutex<publish::FileStream>),
+    Messages(Box<Lane>),
+    Files(Box<Mutex<publish::FileStream>>),
 }
 
 /// What `status` shows of one stream.
@@ -271,7 +271,7 @@ impl Machine {
         };
         machine.settle(incarnation)?;
         machine.write_bindings()?;
-        machine.close_left_open(&chain)?;
+        machine.close_left_open()?;
         for config in streams {
             let stream = machine.start_stream(config, &chain)?;
             machine.streams.push(stream);
@@ -481,7 +481,7 @@ impl Machine {
     }
 
     /// Closes the datasets that a crash left open, in every log of this incarnation, whatever the configuration says now.
-    fn close_left_open(&self, chain: &BindingChain) -> Result<(), MachineError> {
+    fn close_left_open(&self) -> Result<(), MachineError> {
         for log in self.store.logs(Some(&self.keys.did))? {
             if log.incarnation != self.incarnation() || log.log == LogId::MACHINE {
                 continue;
@@ -496,7 +496,6 @@ impl Machine {
                 close().map_err(|source| MachineError::Lane { stream: log.log.to_string(), source })?;
             }
         }
-        let _ = chain;
         Ok(())
     }
 
@@ -518,7 +517,7 @@ impl Machine {
         let committer = Committer::new(self.store.clone(), Arc::clone(&self.announcer), Arc::clone(&stats));
         let kind = if config.mode == Mode::File {
             let stream = publish::FileStream::new(sealer, committer, stats, config.chunk.bytes);
-            Kind::Files(Mutex::new(stream))
+            Kind::Files(Box::new(Mutex::new(stream)))
         } else {
             let rules = rules_of(config)?;
             let packer = Packer::new(Arc::clone(&self.keys.identity), rules, config.name());
@@ -534,7 +533,7 @@ impl Machine {
                 chunk: config.chunk,
                 close_after: config.close_after,
             };
-            Kind::Messages(Lane::start(parts, numbers, config.queue).map_err(failed)?)
+            Kind::Messages(Box::new(Lane::start(parts, numbers, config.queue).map_err(failed)?))
         };
         Ok(Stream { config: config.clone(), id, kind })
     }
@@ -626,3 +625,6 @@ fn node_key(home: &MachineKeys) -> [u8; 32] {
 fn lane_error(stream: &Stream, source: LaneError) -> MachineError {
     MachineError::Lane { stream: stream.config.name().to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@ use super::{
 
 /// Most topics of one recording.
 const MAX_TOPICS: usize = 4096;
+/// Most bytes of all definitions together; those beyond are not looked at.
+const MAX_DEFINITION_BYTES: usize = 32 << 20;
 /// Message keys fetched at once.
 const PAGE: usize = 1024;
 /// A definition that leaves more than this unread is a wrong one. rclpy leaves up to 16 bytes of padding and stale memory.
@@ -110,6 +112,8 @@ impl Db3Source {
             return Err(IngestError::TooMany { path: self.path.clone(), what: "topics", limit: MAX_TOPICS });
         }
         let own = has_table(&self.database, "message_definitions").map_err(|e| self.sqlite(e))?;
+        let mut by_type: HashMap<String, Vec<Candidate>> = HashMap::new();
+        let mut budget = MAX_DEFINITION_BYTES;
         for (id, name, type_name, serialization) in rows {
             let mut topic = Topic {
                 name: name.into(),
@@ -121,7 +125,13 @@ impl Db3Source {
             if !self.options.topics.contains(&topic.name) {
                 topic.decoding = Some(Decoding::Skip);
             } else if topic.serialization == "cdr" {
-                topic.candidates = self.candidates(&topic.type_name, own, &definitions);
+                // Many topics of one type cost one look.
+                if !by_type.contains_key(&*topic.type_name) {
+                    let found = self.candidates(&topic.type_name, own && budget > 0, &definitions);
+                    budget = budget.saturating_sub(found.iter().map(|c| c.text.len()).sum());
+                    by_type.insert(topic.type_name.to_string(), found);
+                }
+                topic.candidates = by_type.get(&*topic.type_name).cloned().unwrap_or_default();
             } else {
                 topic.decoding = Some(Decoding::Skip);
                 let shown: String = topic.serialization.chars().take(64).collect();

@@ -5,6 +5,8 @@
 //! before any message comes out. A file that was cut off (a robot that lost power has no footer) is read to its last whole
 //! message. Of the summary only schemas and channels are used; a file without one is read all the same.
 
+mod channel;
+
 use std::{
     collections::{HashMap, VecDeque},
     fs::File,
@@ -21,11 +23,9 @@ use mcap::{
 
 use tributary_protocol::rules::native::SchemaPaths;
 
+use self::channel::{Channel, Schema, decoding};
 use super::{
-    IngestError, IngestOptions, Source, SourceItem, SourceMessage,
-    definitions::Definitions,
-    msgdef::{self, Plan},
-    topic::{Decoding, RawSchema},
+    IngestError, IngestOptions, Source, SourceItem, SourceMessage, definitions::Definitions, msgdef, topic::Decoding,
 };
 
 /// Chunks up to this size, or that of the largest message, are checked before anything is read from them; in bytes.
@@ -38,21 +38,6 @@ const FOOTER: u64 = 20;
 const MAX_CHANNELS: usize = 4096;
 /// Most bytes of all schemas together.
 const MAX_SCHEMA_BYTES: usize = 32 << 20;
-
-struct Schema {
-    name: Arc<str>,
-    encoding: Arc<str>,
-    /// `None`: not text, or longer than any definition.
-    text: Option<Arc<str>>,
-    /// What compiling it said, kept so that many channels of a type cost one compilation.
-    plan: Option<Result<Arc<Plan>, String>>,
-}
-
-struct Channel {
-    topic: Arc<str>,
-    type_name: Arc<str>,
-    decoding: Decoding,
-}
 
 enum State {
     TopLevel,
@@ -430,50 +415,6 @@ impl McapSource {
         self.channels.insert(record.id, Channel { topic, type_name, decoding });
         lost
     }
-}
-
-fn decoding(
-    encoding: &str,
-    schema: Option<&mut Schema>,
-    raw: bool,
-    definitions: &Definitions,
-) -> Result<Decoding, String> {
-    let shown = |text: &str| text.chars().take(64).collect::<String>();
-    match encoding {
-        "json" if raw => Err("a raw stream needs CDR messages; this topic is JSON".to_owned()),
-        "json" => Ok(Decoding::Json),
-        "cdr" => {
-            let Some(schema) = schema else {
-                return if raw {
-                    Ok(Decoding::Raw { plan: None, schema: None })
-                } else {
-                    Err("the topic has no schema".to_owned())
-                };
-            };
-            let plan = compile(schema, definitions);
-            if raw {
-                let text = schema.text.clone();
-                let encoding = Arc::clone(&schema.encoding);
-                let schema = text.map(|text| RawSchema { name: Arc::clone(&schema.name), encoding, text });
-                return Ok(Decoding::Raw { plan: plan.ok(), schema });
-            }
-            plan.map(Decoding::Cdr)
-        }
-        other => Err(format!("message encoding {:?} is not supported, only cdr and json", shown(other))),
-    }
-}
-
-fn compile(schema: &mut Schema, definitions: &Definitions) -> Result<Arc<Plan>, String> {
-    let Schema { name, encoding, text, plan } = schema;
-    plan.get_or_insert_with(|| {
-        if &**encoding != "ros2msg" {
-            let encoding: String = encoding.chars().take(64).collect();
-            return Err(format!("schema encoding {encoding:?} is not supported, only ros2msg"));
-        }
-        let text = text.as_ref().ok_or_else(|| format!("the schema is longer than {} bytes", msgdef::MAX_TEXT))?;
-        Plan::compile(name, text, definitions).map(Arc::new).map_err(|e| e.to_string())
-    })
-    .clone()
 }
 
 impl Source for McapSource {

@@ -14,6 +14,7 @@ use std::{
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tributary_protocol::{
     json::{Number, Object, Value},
+    package::MAX_LINE,
     rules::native::SchemaPaths,
 };
 
@@ -31,7 +32,7 @@ pub struct NdjsonOptions {
     /// Top-level key with the time: an RFC 3339 string, an integer of nanoseconds since 1970, or a float of seconds. Lines
     /// without a usable one are dropped. Without this option the time is when the line was read.
     pub time_field: Option<String>,
-    /// Longest line, in bytes.
+    /// Longest line, in bytes; at most [`MAX_LINE`], since a package could not hold a longer one.
     pub max_line: usize,
 }
 
@@ -70,10 +71,12 @@ impl NdjsonSource {
     /// Reads lines from `input`; `path` is what errors call it.
     #[must_use]
     pub fn new(input: impl Read + Send + 'static, path: &Path, options: &IngestOptions) -> Self {
+        let mut ndjson = options.ndjson.clone();
+        ndjson.max_line = ndjson.max_line.min(MAX_LINE);
         Self {
             path: path.to_owned(),
             input: BufReader::with_capacity(64 << 10, Box::new(input)),
-            options: options.ndjson.clone(),
+            options: ndjson,
             filter: options.topics.clone(),
             topic: options.ndjson.topic.as_str().into(),
             type_name: options.ndjson.type_name.as_str().into(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tributary_protocol::{
     json::{self, Object, Value},
+    package::MAX_LINE,
     rules::native::SchemaPaths,
 };
 
@@ -90,7 +91,7 @@ impl Decoding {
                 let decoded = cdr::decode(plan, data).map_err(|e: CdrError| e.to_string())?;
                 Ok(Some(Content::Fields(decoded.fields)))
             }
-            Self::Json => json_fields(data, max_message).map(|fields| Some(Content::Fields(fields))),
+            Self::Json => json_fields(data, max_message.min(MAX_LINE)).map(|fields| Some(Content::Fields(fields))),
             Self::Raw { plan, schema } => {
                 let used = plan.as_ref().and_then(|plan| cdr::measure(plan, data).ok());
                 let cdr = data.get(..used.unwrap_or(data.len())).unwrap_or(data).to_vec();

@@ -182,6 +182,13 @@ impl Lane {
     }
 }
 
+impl Drop for Lane {
+    /// Without [`Lane::finish`] nobody waits, but what was taken in is still sealed and stored, and the thread ends.
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
 /// About how much memory a waiting message takes, in bytes.
 fn size_of_message(message: &SourceMessage) -> usize {
     /// Fields of sensor messages are small; what is large in them are blobs, which are counted.
