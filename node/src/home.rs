@@ -16,7 +16,10 @@
 //! This module makes and checks the folder, reads and writes the keys, and holds the lock. It never overwrites a key that is in
 //! use, never puts a secret into an error or a log, and refuses files that others can read.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use libp2p::{PeerId, identity::Keypair};
 use rand_core::CryptoRng;
@@ -64,13 +67,13 @@ pub struct InitOptions {
 /// The secret keys a running node needs. Has no `Debug`.
 pub struct MachineKeys {
     /// Is the peaqID; signs packages and bindings.
-    pub identity: IdentityKey,
+    pub identity: Arc<IdentityKey>,
     /// Signs feeds.
-    pub feed: FeedKey,
+    pub feed: Arc<FeedKey>,
     /// libp2p, Ed25519.
     pub node: Keypair,
     /// Unwraps what is addressed to this party.
-    pub encryption: EncryptionKey,
+    pub encryption: Arc<EncryptionKey>,
 }
 
 /// What may be shown of a home's keys.
@@ -212,7 +215,7 @@ impl Home {
             matches(&file, &key.public().to_string())?;
             key
         };
-        Ok(MachineKeys { identity, feed, node, encryption })
+        Ok(MachineKeys { identity: Arc::new(identity), feed: Arc::new(feed), node, encryption: Arc::new(encryption) })
     }
 
     /// What may be shown of the keys. Needs no passphrase.
@@ -328,7 +331,8 @@ impl Home {
         self.path.join("lock")
     }
 
-    fn keys_dir(&self) -> PathBuf {
+    /// The folder of the key files.
+    pub(crate) fn keys_dir(&self) -> PathBuf {
         self.path.join("keys")
     }
 

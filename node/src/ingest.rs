@@ -17,7 +17,6 @@ mod file;
 mod mcap;
 pub mod msgdef;
 mod ndjson;
-mod paths;
 mod topic;
 
 use std::{
@@ -28,6 +27,8 @@ use std::{
     sync::Arc,
 };
 
+use tributary_protocol::rules::native::SchemaPaths;
+
 pub(crate) use self::fields::find_mut;
 pub use self::{
     db3::Db3Source,
@@ -36,7 +37,6 @@ pub use self::{
     file::{FileSlices, FileSource},
     mcap::McapSource,
     ndjson::{NdjsonOptions, NdjsonSource},
-    paths::{SchemaPath, SchemaPathKind},
     topic::{RawMessage, RawSchema},
 };
 
@@ -219,7 +219,7 @@ pub trait Source {
 
     /// The paths of a topic's messages by its type's definition, once the source has met the topic. `None` when the topic
     /// has no schema here, or not yet.
-    fn schema_paths(&self, topic: &str) -> Option<Vec<SchemaPath>>;
+    fn schema_paths(&self, topic: &str) -> Option<SchemaPaths>;
 }
 
 /// Opens a recording, an NDJSON file, any other file, or a directory of recordings, by what it is, not by its name. `-` is

@@ -1,5 +1,8 @@
 //! The network between real nodes over real sockets on the loopback interface.
 
+// Helpers outside of test functions may unwrap and panic too.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod net_suite {
     mod gossip;
     mod pull;

@@ -207,8 +207,7 @@ impl Binding {
     /// As [`Binding::check`].
     pub fn encode(&self) -> Result<Vec<u8>, BindingError> {
         self.check()?;
-        let mut out =
-            Vec::with_capacity(FIXED + self.node_keys.len() * 32 + self.positions.len() * POSITION_LEN);
+        let mut out = Vec::with_capacity(FIXED + self.node_keys.len() * 32 + self.positions.len() * POSITION_LEN);
         out.push(VERSION);
         out.extend_from_slice(self.did.as_bytes());
         out.extend_from_slice(&self.serial.to_be_bytes());

@@ -97,6 +97,12 @@ impl DatasetBuilder {
         self.entry.bytes
     }
 
+    /// How many packages begin in the chunks so far.
+    #[must_use]
+    pub fn packages(&self) -> u64 {
+        self.entry.package_count
+    }
+
     /// Adds the chunk of the log's entry `seq`.
     ///
     /// # Errors

@@ -45,7 +45,7 @@ use crate::{
     keys::{BadSignature, Context, FeedKey, FeedPublicKey, SIGNATURE_LEN},
 };
 pub use body::{
-    EntryBody, EpochInfo, Kind, Listing, ListingSubject, Mode, Policy, SealedSeed, StreamInfo, Tombstone,
+    EntryBody, EpochInfo, EpochName, Kind, Listing, ListingSubject, Mode, Policy, SealedSeed, StreamInfo, Tombstone,
     TombstoneTarget,
 };
 pub use layout::LayoutError;

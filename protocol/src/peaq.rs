@@ -6,7 +6,7 @@
 //! (not index, order, count, recipients or plaintext hash). A chain that verifies here is *consistent*; who made it is the
 //! business of [`crate::feed`] or of a key the user pinned.
 //!
-//! - [`envelope`]: one chunk's JSON, [`manifest`]: the directory's JSON, both byte-exact
+//! - [`envelope`]: one chunk's JSON, with [`parties`] for who stands in it, [`manifest`]: the directory's JSON, both byte-exact
 //! - [`chain`]: plaintext into sealed, linked, signed chunks, one chunk in memory at a time
 //! - [`verify`]: the checks of peaq's verifier in peaq's order, with its texts
 //! - [`decrypt`]: opening one chunk with a recipient key
@@ -21,6 +21,7 @@ pub mod envelope;
 mod error;
 pub mod hexes;
 pub mod manifest;
+pub mod parties;
 pub mod sealed_box;
 pub mod verify;
 

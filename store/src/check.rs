@@ -154,12 +154,7 @@ fn compare_in(
     for id in ids {
         let Some(segment) = shared.segment(id)? else { continue };
         let active = [&writer.chunk, &writer.state].into_iter().flatten().find(|active| active.segment.id == id);
-        sources.push(Source {
-            segment,
-            from: SEGMENT_HEADER,
-            to: active.map(|active| active.end),
-            hash_bodies: false,
-        });
+        sources.push(Source { segment, from: SEGMENT_HEADER, to: active.map(|active| active.end), hash_bodies: false });
     }
     let rebuilt = Index::open(dir, shared.options.index_cache_bytes).map_err(|error| error.into_store(dir))?;
     let replayed = replay(&rebuilt, shared.key, sources, Fingerprint::default(), false)?;

@@ -58,7 +58,9 @@ pub enum StoreError {
         needed: u64,
     },
     /// The store's own byte quota has no room.
-    #[error("store quota reached: {used} of {quota} bytes used, {needed} more needed; raise the quota or collect garbage")]
+    #[error(
+        "store quota reached: {used} of {quota} bytes used, {needed} more needed; raise the quota or collect garbage"
+    )]
     QuotaExceeded {
         /// Bytes the store occupies.
         used: u64,

@@ -321,8 +321,7 @@ fn switch_over(writer: &mut Writer, sources: &BTreeSet<u32>, copies: &[(Segment,
     for (segment, _) in copies {
         let mut cursor = Cursor::new(segment, shared.key, SEGMENT_HEADER, None).at("read", &segment.path)?;
         while let Step::Frame(frame) = cursor.step().at("read", &segment.path)? {
-            let (Some(change), Some(loc)) =
-                (Change::decode(frame.header.kind, &frame.meta), loc_of(segment, &frame))
+            let (Some(change), Some(loc)) = (Change::decode(frame.header.kind, &frame.meta), loc_of(segment, &frame))
             else {
                 continue;
             };

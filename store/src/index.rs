@@ -301,6 +301,9 @@ impl Totals {
     }
 }
 
+/// Key and value.
+pub(crate) type OwnedRow = (Vec<u8>, Vec<u8>);
+
 /// The sled database, every call guarded: sled 0.34 answers some damage with a panic.
 #[derive(Clone)]
 pub(crate) struct Index {
@@ -479,7 +482,7 @@ impl<'a> Delta<'a> {
     }
 
     /// Rows under `prefix` from `from` on, merged with the changes.
-    pub(crate) fn rows_from(&self, prefix: &[u8], from: Vec<u8>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub(crate) fn rows_from(&self, prefix: &[u8], from: Vec<u8>) -> Result<Vec<OwnedRow>, StoreError> {
         let mut out: BTreeMap<Vec<u8>, Option<Vec<u8>>> = self
             .index
             .range(std::ops::Bound::Included(from.clone()), prefix, usize::MAX)?

@@ -41,6 +41,9 @@ pub struct LogEntry {
     pub bytes: Vec<u8>,
 }
 
+/// A row's key and value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
 /// A chunk of a dataset: its index there, and the entry that announces it.
 pub type DatasetChunk = (u32, LogKey, u64);
 
@@ -325,7 +328,7 @@ impl Store {
         prefix: &[u8],
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    ) -> Result<Vec<Row>, StoreError> {
         let prefix = row_key(table as u8, prefix);
         let from = match after.map(|after| row_key(table as u8, after)) {
             Some(after) if after >= prefix => Bound::Excluded(after),

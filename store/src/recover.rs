@@ -132,7 +132,7 @@ pub(crate) fn open(dir: &Path, options: &StoreOptions) -> Result<Opened, StoreEr
         full_scan = Some("the index has no TAIL".to_owned());
     }
 
-    let last = |kind| segments.values().filter(|segment| segment.kind == kind).next_back();
+    let last = |kind| segments.values().rfind(|segment| segment.kind == kind);
     let lasts = [last(SegmentKind::Chunk), last(SegmentKind::State)];
     let mut ends: BTreeMap<u32, u64> = BTreeMap::new();
     let mut replayed = None;
@@ -188,13 +188,14 @@ pub(crate) fn open(dir: &Path, options: &StoreOptions) -> Result<Opened, StoreEr
     for segment in lasts.iter().flatten() {
         segment.file.sync_data().at("sync", &segment.path)?;
     }
-    let place = |segment: Option<&Segment>| {
-        segment.map_or((0, 0), |segment| {
-            let end = ends.get(&segment.id).copied().unwrap_or(SEGMENT_HEADER);
-            (segment.id, u32::try_from(end).unwrap_or(u32::MAX))
-        })
+    // Where the last segment is not in `ends`, one that came after it was closed and removed: TAIL stays where it is.
+    let kept = tail.filter(|_| !rebuilt).unwrap_or_default();
+    let place = |segment: Option<&Segment>, old: (u32, u32)| {
+        let end = segment.and_then(|segment| Some((segment.id, *ends.get(&segment.id)?)));
+        end.map_or(old, |(id, end)| (id, u32::try_from(end).unwrap_or(u32::MAX)))
     };
-    let new_tail = tail_after(&replayed, tail.filter(|_| !rebuilt), place(lasts[0]), place(lasts[1]));
+    let new_tail =
+        tail_after(&replayed, tail.filter(|_| !rebuilt), place(lasts[0], kept.chunk), place(lasts[1], kept.state));
     if tail != Some(new_tail) || rebuilt {
         let mut batch = sled::Batch::default();
         batch.insert(TAIL_KEY, new_tail.encode());
@@ -238,10 +239,14 @@ pub(crate) fn open(dir: &Path, options: &StoreOptions) -> Result<Opened, StoreEr
     shared.measure_index();
     shared.restore_ballast()?;
     shared.measure_index();
-    let mut writer = Writer::new(shared, new_tail, new_tail.lsn.saturating_add(1), next_id);
+    // A segment's header promises that no frame in it is older; that holds even where damage took the newest frames.
+    let promised = segments.values().map(|segment| segment.first_lsn).filter(|lsn| *lsn != u64::MAX).max();
+    let next_lsn = new_tail.lsn.saturating_add(1).max(promised.unwrap_or(0));
+    let mut writer = Writer::new(shared, new_tail, next_lsn, next_id);
     for segment in lasts.into_iter().flatten() {
-        let end = ends.get(&segment.id).copied().unwrap_or(SEGMENT_HEADER);
-        adopt(&mut writer, segment, end)?;
+        if let Some(end) = ends.get(&segment.id) {
+            adopt(&mut writer, segment, *end)?;
+        }
     }
     report.elapsed = begun.elapsed();
     Ok(Opened { writer, report })
@@ -249,8 +254,7 @@ pub(crate) fn open(dir: &Path, options: &StoreOptions) -> Result<Opened, StoreEr
 
 /// Goes on appending to the last segment of a kind, unless it has its footer already.
 fn adopt(writer: &mut Writer, segment: &Segment, end: u64) -> Result<(), StoreError> {
-    let mut cursor =
-        Cursor::new(segment, writer.shared.key, SEGMENT_HEADER, Some(end)).at("read", &segment.path)?;
+    let mut cursor = Cursor::new(segment, writer.shared.key, SEGMENT_HEADER, Some(end)).at("read", &segment.path)?;
     let mut frames = 0;
     loop {
         match cursor.step().at("read", &segment.path)? {
@@ -433,7 +437,9 @@ fn verify(index: &Index, segments: &BTreeMap<u32, Segment>) -> Result<(Option<Ta
     let expected = tail.unwrap_or_default().print;
     if print != expected {
         let (found, expected) = (print.rows, expected.rows);
-        return Err(Verdict::Rebuild(format!("the index has {found} rows that do not sum up to the {expected} of its TAIL")));
+        return Err(Verdict::Rebuild(format!(
+            "the index has {found} rows that do not sum up to the {expected} of its TAIL"
+        )));
     }
     Ok((tail, totals))
 }

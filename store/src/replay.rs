@@ -73,8 +73,8 @@ impl Merge {
                     break;
                 }
                 let source = self.waiting.pop_front().expect("just looked at");
-                let cursor = Cursor::new(&source.segment, self.key, source.from, source.to)
-                    .at("read", &source.segment.path)?;
+                let cursor =
+                    Cursor::new(&source.segment, self.key, source.from, source.to).at("read", &source.segment.path)?;
                 let at = self.open.iter().position(Option::is_none).unwrap_or(self.open.len());
                 if at == self.open.len() {
                     self.open.push(None);

@@ -1,10 +1,6 @@
 //! Counts and sizes.
 
-use crate::{
-    Store,
-    index::TOMBSTONES,
-    queue::lock,
-};
+use crate::{Store, index::TOMBSTONES, queue::lock};
 
 /// What the store holds and takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

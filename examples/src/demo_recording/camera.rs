@@ -2,7 +2,7 @@
 
 use jpeg_encoder::{ColorType, Encoder, EncodingError};
 
-use super::robot::Pose;
+use super::robot::{Pose, round};
 
 const WIDTH: u16 = 320;
 const HEIGHT: u16 = 240;
@@ -12,7 +12,7 @@ const FOCAL: f64 = 260.0;
 
 /// One frame as a baseline JPEG.
 pub(super) fn frame(pose: &Pose) -> Result<Vec<u8>, EncodingError> {
-    let (sin, cos) = (pose.heading.sin(), pose.heading.cos());
+    let (sin, cos) = (round(pose.heading.sin()), round(pose.heading.cos()));
     let mut pixels = Vec::with_capacity(usize::from(WIDTH) * usize::from(HEIGHT) * 3);
     for row in 0..HEIGHT {
         for column in 0..WIDTH {
@@ -28,7 +28,7 @@ fn pixel(pose: &Pose, sin: f64, cos: f64, row: u16, column: u16) -> [u8; 3] {
     let sideways = f64::from(WIDTH / 2) - f64::from(column);
     if row <= HORIZON {
         // Panels on the far wall that turn by as the robot turns.
-        let bearing = pose.heading + (sideways / FOCAL).atan();
+        let bearing = pose.heading + round((sideways / FOCAL).atan());
         let panel = (bearing * 12.0 / std::f64::consts::PI).floor().rem_euclid(2.0) < 1.0;
         let shade = 120 + (row / 2).to_le_bytes()[0];
         return if panel { [shade, shade, 200] } else { [shade, 190, shade] };

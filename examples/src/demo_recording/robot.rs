@@ -27,7 +27,7 @@ impl Pose {
 }
 
 /// Six digits: what differs between mathematics libraries is far below.
-fn round(value: f64) -> f64 {
+pub(super) fn round(value: f64) -> f64 {
     (value * 1e6).round() / 1e6
 }
 

@@ -24,7 +24,8 @@ impl AtomicFile {
     /// The directory does not exist or cannot be written.
     pub fn create(target: &Path) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = target.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
+        let name =
+            target.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
         loop {
             let mut temporary = std::ffi::OsString::from(".");
             temporary.push(name);

@@ -108,7 +108,12 @@ impl McapExporter {
         Ok(())
     }
 
-    fn json_channel(&mut self, topic: String, type_name: String, infer: impl FnOnce() -> Vec<u8>) -> mcap::McapResult<Option<u16>> {
+    fn json_channel(
+        &mut self,
+        topic: String,
+        type_name: String,
+        infer: impl FnOnce() -> Vec<u8>,
+    ) -> mcap::McapResult<Option<u16>> {
         // No recording calls a definition's language this, so the key cannot be that of a raw channel.
         self.channel(topic, type_name, Some(("jsonschema".to_owned(), String::new())), infer)
     }
@@ -149,7 +154,9 @@ impl McapExporter {
     pub fn finish(mut self) -> Result<u64, ExportError> {
         let mcap = Self::mcap(&self.path);
         let metadata: BTreeMap<_, _> = self.dids.iter().map(|(did, count)| (did.clone(), count.to_string())).collect();
-        self.writer.write_metadata(&Metadata { name: "tributary packages by machine".to_owned(), metadata }).map_err(&mcap)?;
+        self.writer
+            .write_metadata(&Metadata { name: "tributary packages by machine".to_owned(), metadata })
+            .map_err(&mcap)?;
         self.writer.finish().map_err(&mcap)?;
         self.writer.into_inner().commit().map_err(ExportError::io(&self.path))?;
         Ok(self.packages)

@@ -200,7 +200,8 @@ impl PlaintextReader {
 /// The markers of a payload and where they stand, in the order of [`BlobMarker::all_in`].
 fn markers(payload: &Object) -> Vec<(Vec<PathSegment>, BlobMarker)> {
     fn in_object(object: &Object, path: &mut Vec<PathSegment>, out: &mut Vec<(Vec<PathSegment>, BlobMarker)>) {
-        let mut fields: Vec<_> = object.iter().filter(|(_, v)| matches!(v, Value::Object(_) | Value::Array(_))).collect();
+        let mut fields: Vec<_> =
+            object.iter().filter(|(_, v)| matches!(v, Value::Object(_) | Value::Array(_))).collect();
         fields.sort_unstable_by_key(|(key, _)| *key);
         for (key, value) in fields {
             path.push(PathSegment::Key(key.to_owned()));

@@ -9,9 +9,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tributary_protocol::json::{Object, Value};
 
 use crate::ingest::{
-    PathSegment, SchemaPathKind,
-    definitions::full_text,
-    definitions::Builtin,
+    PathSegment,
+    definitions::{Builtin, full_text},
     msgdef::{NoLookup, Plan},
 };
 
@@ -25,11 +24,7 @@ pub(super) fn infer(type_name: &str, message: &Object, blobs: &[Vec<PathSegment>
     let mut bytes: BTreeSet<Vec<String>> = blobs.iter().map(|path| keys_only(path)).collect();
     let definition = full_text(type_name, &Builtin);
     let plan = definition.and_then(|text| Plan::compile(type_name, &text, &NoLookup).ok());
-    for path in plan.and_then(|plan| plan.schema_paths()).unwrap_or_default() {
-        if path.kind == SchemaPathKind::Bytes {
-            bytes.insert(path.path);
-        }
-    }
+    bytes.extend(plan.map(|plan| plan.byte_paths()).unwrap_or_default());
     let mut inference = Inference { bytes, path: Vec::new(), fields: 0 };
     let mut schema = inference.object(message);
     schema.insert("$schema", "https://json-schema.org/draft/2020-12/schema");
@@ -39,7 +34,9 @@ pub(super) fn infer(type_name: &str, message: &Object, blobs: &[Vec<PathSegment>
 }
 
 fn keys_only(path: &[PathSegment]) -> Vec<String> {
-    path.iter().filter_map(|segment| if let PathSegment::Key(key) = segment { Some(key.clone()) } else { None }).collect()
+    path.iter()
+        .filter_map(|segment| if let PathSegment::Key(key) = segment { Some(key.clone()) } else { None })
+        .collect()
 }
 
 struct Inference {

@@ -300,7 +300,8 @@ impl Decoder<'_> {
                 let little = self.reader.little;
                 let (pairs, _) = bytes.as_chunks::<2>();
                 let units = pairs.iter().map(|&b| if little { u16::from_le_bytes(b) } else { u16::from_be_bytes(b) });
-                let text: String = char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+                let text: String =
+                    char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
                 Value::String(text)
             }
             Kind::Struct(index) => Value::Object(self.structure(index, place)?),

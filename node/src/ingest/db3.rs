@@ -13,8 +13,10 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
+use tributary_protocol::rules::native::SchemaPaths;
+
 use super::{
-    IngestError, IngestOptions, SchemaPath, Source, SourceItem, SourceMessage, cdr,
+    IngestError, IngestOptions, Source, SourceItem, SourceMessage, cdr,
     definitions::{Builtin, Definitions, complete_text},
     msgdef::{self, Lookup as _, Plan, normalize_type_name},
     topic::{Decoding, RawSchema},
@@ -22,6 +24,8 @@ use super::{
 
 /// Most topics of one recording.
 const MAX_TOPICS: usize = 4096;
+/// Most bytes of all definitions together; those beyond are not looked at.
+const MAX_DEFINITION_BYTES: usize = 32 << 20;
 /// Message keys fetched at once.
 const PAGE: usize = 1024;
 /// A definition that leaves more than this unread is a wrong one. rclpy leaves up to 16 bytes of padding and stale memory.
@@ -88,9 +92,10 @@ impl Db3Source {
         let mut wal = path.as_os_str().to_owned();
         wal.push("-wal");
         if std::fs::metadata(&wal).is_ok_and(|m| m.len() > 0) {
-            let reason = "the recording was not closed: what is still in its -wal file is not read; open and close it with \
+            let reason =
+                "the recording was not closed: what is still in its -wal file is not read; open and close it with \
                           sqlite3 or `ros2 bag reindex` first"
-                .to_owned();
+                    .to_owned();
             source.waiting.push(SourceItem::Damaged { reason });
         }
         Ok(source)
@@ -107,6 +112,8 @@ impl Db3Source {
             return Err(IngestError::TooMany { path: self.path.clone(), what: "topics", limit: MAX_TOPICS });
         }
         let own = has_table(&self.database, "message_definitions").map_err(|e| self.sqlite(e))?;
+        let mut by_type: HashMap<String, Vec<Candidate>> = HashMap::new();
+        let mut budget = MAX_DEFINITION_BYTES;
         for (id, name, type_name, serialization) in rows {
             let mut topic = Topic {
                 name: name.into(),
@@ -118,7 +125,13 @@ impl Db3Source {
             if !self.options.topics.contains(&topic.name) {
                 topic.decoding = Some(Decoding::Skip);
             } else if topic.serialization == "cdr" {
-                topic.candidates = self.candidates(&topic.type_name, own, &definitions);
+                // Many topics of one type cost one look.
+                if !by_type.contains_key(&*topic.type_name) {
+                    let found = self.candidates(&topic.type_name, own && budget > 0, &definitions);
+                    budget = budget.saturating_sub(found.iter().map(|c| c.text.len()).sum());
+                    by_type.insert(topic.type_name.to_string(), found);
+                }
+                topic.candidates = by_type.get(&*topic.type_name).cloned().unwrap_or_default();
             } else {
                 topic.decoding = Some(Decoding::Skip);
                 let shown: String = topic.serialization.chars().take(64).collect();
@@ -132,7 +145,8 @@ impl Db3Source {
     }
 
     fn topic_rows(&self) -> rusqlite::Result<Vec<(i64, String, String, String)>> {
-        let mut statement = self.database.prepare("SELECT id, name, type, serialization_format FROM topics ORDER BY id LIMIT ?1")?;
+        let mut statement =
+            self.database.prepare("SELECT id, name, type, serialization_format FROM topics ORDER BY id LIMIT ?1")?;
         let limit = i64::try_from(MAX_TOPICS + 1).unwrap_or(i64::MAX);
         statement.query_map([limit], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?.collect()
     }
@@ -180,7 +194,8 @@ impl Db3Source {
 
     /// The message of a key: its topic, and its bytes unless there are too many.
     fn read_message(&self, id: i64) -> rusqlite::Result<(i64, i64, Option<Vec<u8>>)> {
-        let query = "SELECT topic_id, length(data), CASE WHEN length(data) <= ?2 THEN data END FROM messages WHERE id = ?1";
+        let query =
+            "SELECT topic_id, length(data), CASE WHEN length(data) <= ?2 THEN data END FROM messages WHERE id = ?1";
         let mut statement = self.database.prepare_cached(query)?;
         let limit = i64::try_from(self.options.max_message).unwrap_or(i64::MAX);
         statement.query_row((id, limit), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
@@ -191,7 +206,9 @@ impl Db3Source {
             Ok(row) => row,
             Err(error @ rusqlite::Error::SqliteFailure(..)) => return Err(self.sqlite(error)),
             // A value of another type than the table says; SQLite allows that.
-            Err(error) => return Ok(Some(SourceItem::Damaged { reason: format!("message {id} is unreadable: {error}") })),
+            Err(error) => {
+                return Ok(Some(SourceItem::Damaged { reason: format!("message {id} is unreadable: {error}") }));
+            }
         };
         let Some(topic) = self.topics.get_mut(&topic_id) else {
             return Ok(Some(SourceItem::Damaged { reason: format!("message {id} belongs to no topic") }));
@@ -206,7 +223,8 @@ impl Db3Source {
             return Ok(Some(SourceItem::Dropped { topic: name, reason }));
         };
         let raw = self.options.raw.contains(&name);
-        let notice = if topic.decoding.is_none() { topic.choose(&data, raw, self.options.keep_undecoded) } else { None };
+        let notice =
+            if topic.decoding.is_none() { topic.choose(&data, raw, self.options.keep_undecoded) } else { None };
         let decoding = topic.decoding.as_ref().unwrap_or(&Decoding::Skip);
         let log_time_ns = u64::try_from(time).unwrap_or(0);
         let item = match decoding.content(&data, max) {
@@ -233,7 +251,9 @@ impl Db3Source {
 impl Topic {
     /// Decides how to read this topic by its first message. Returns what the user should know.
     fn choose(&mut self, message: &[u8], raw: bool, keep_undecoded: bool) -> Option<SourceItem> {
-        let left = |candidate: &Candidate| cdr::measure(&candidate.plan, message).ok().map(|used| message.len().saturating_sub(used));
+        let left = |candidate: &Candidate| {
+            cdr::measure(&candidate.plan, message).ok().map(|used| message.len().saturating_sub(used))
+        };
         let best = self
             .candidates
             .iter()
@@ -294,7 +314,7 @@ impl Source for Db3Source {
         }
     }
 
-    fn schema_paths(&self, topic: &str) -> Option<Vec<SchemaPath>> {
+    fn schema_paths(&self, topic: &str) -> Option<SchemaPaths> {
         self.topics.values().find(|t| &*t.name == topic)?.decoding.as_ref()?.schema_paths()
     }
 }

@@ -5,7 +5,7 @@
 //! those directories: package and type names are checked identifiers, so a name cannot climb out.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     env, fs,
     io::Read as _,
     path::{Path, PathBuf},
@@ -76,10 +76,11 @@ pub fn full_text(type_name: &str, lookup: &dyn Lookup) -> Option<String> {
 /// As [`full_text`], from a text of the root that may lack the texts of the types it uses.
 pub(super) fn complete_text(type_name: &str, root: &str, lookup: &dyn Lookup) -> Option<String> {
     let plan = Plan::compile(type_name, root, lookup).ok()?;
+    let heads = root.lines().filter_map(|line| line.strip_prefix("MSG:"));
+    let written: HashSet<String> = heads.filter_map(|name| normalize_type_name(name.trim())).collect();
     let mut text = root.trim_end().to_owned();
     for name in plan.type_names().filter(|name| *name != plan.type_name()) {
-        let written = |line: &str| line.strip_prefix("MSG:").and_then(|n| normalize_type_name(n.trim())).as_deref() == Some(name);
-        if text.lines().any(written) {
+        if written.contains(name) {
             continue;
         }
         let body = match lookup.find(name) {
@@ -148,7 +149,11 @@ mod tests {
         let alone = Plan::compile("nav_msgs/msg/Odometry", &text, &msgdef::NoLookup).unwrap();
         let known = Plan::compile("nav_msgs/Odometry", &Builtin.find("nav_msgs/Odometry").unwrap(), &Builtin).unwrap();
         assert_eq!(alone, known);
-        assert_eq!(complete_text("nav_msgs/msg/Odometry", &text, &Builtin).as_ref(), Some(&text), "nothing is added twice");
+        assert_eq!(
+            complete_text("nav_msgs/msg/Odometry", &text, &Builtin).as_ref(),
+            Some(&text),
+            "nothing is added twice"
+        );
         assert_eq!(full_text("p/Gone", &Builtin), None);
     }
 

@@ -7,7 +7,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{IngestError, IngestOptions, SchemaPath, Source, SourceItem};
+use tributary_protocol::rules::native::SchemaPaths;
+
+use super::{IngestError, IngestOptions, Source, SourceItem};
 
 /// Most files looked at in one directory.
 const MAX_FILES: usize = 65_536;
@@ -112,7 +114,7 @@ impl Source for DirectorySource {
         }
     }
 
-    fn schema_paths(&self, topic: &str) -> Option<Vec<SchemaPath>> {
+    fn schema_paths(&self, topic: &str) -> Option<SchemaPaths> {
         self.current.as_ref()?.schema_paths(topic)
     }
 }

@@ -110,9 +110,7 @@ pub fn reserved_key(object: &Object) -> Option<String> {
             _ => None,
         }
     }
-    object.iter().find_map(|(key, value)| {
-        if key.starts_with('@') { Some(key.to_owned()) } else { in_value(value) }
-    })
+    object.iter().find_map(|(key, value)| if key.starts_with('@') { Some(key.to_owned()) } else { in_value(value) })
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use super::{Content, IngestError, SchemaPath, Source, SourceItem, SourceMessage};
+use tributary_protocol::rules::native::SchemaPaths;
+
+use super::{Content, IngestError, Source, SourceItem, SourceMessage};
 
 /// Bytes per slice, except the last.
 const SLICE: usize = 256 << 10;
@@ -87,7 +89,12 @@ impl FileSource {
     /// As [`FileSlices::open`].
     pub fn open(path: &Path) -> Result<Self, IngestError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Ok(Self { slices: FileSlices::open(path)?, topic: Arc::from(&*name), type_name: Arc::from("file"), ended: false })
+        Ok(Self {
+            slices: FileSlices::open(path)?,
+            topic: Arc::from(&*name),
+            type_name: Arc::from("file"),
+            ended: false,
+        })
     }
 }
 
@@ -113,7 +120,7 @@ impl Source for FileSource {
         })))
     }
 
-    fn schema_paths(&self, _topic: &str) -> Option<Vec<SchemaPath>> {
+    fn schema_paths(&self, _topic: &str) -> Option<SchemaPaths> {
         None
     }
 }

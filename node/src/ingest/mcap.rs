@@ -3,10 +3,12 @@
 //! The top level of the file is walked here, record by record, so that a chunk or an attachment that is damaged, or larger
 //! than the bound, is stepped over by its length. Each chunk goes through a [`LinearReader`] of its own, which checks its CRC
 //! before any message comes out. A file that was cut off (a robot that lost power has no footer) is read to its last whole
-//! message. The summary is not needed and not read.
+//! message. Of the summary only schemas and channels are used; a file without one is read all the same.
+
+mod channel;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fs::File,
     io::{BufReader, Read, Seek},
     path::{Path, PathBuf},
@@ -19,40 +21,46 @@ use mcap::{
     sans_io::linear_reader::{LinearReadEvent, LinearReader, LinearReaderOptions},
 };
 
+use tributary_protocol::rules::native::SchemaPaths;
+
+use self::channel::{Channel, Schema, decoding};
 use super::{
-    IngestError, IngestOptions, SchemaPath, Source, SourceItem, SourceMessage,
-    definitions::Definitions,
-    msgdef::{self, Plan},
-    topic::{Decoding, RawSchema},
+    IngestError, IngestOptions, Source, SourceItem, SourceMessage, definitions::Definitions, msgdef, topic::Decoding,
 };
 
+/// Chunks up to this size, or that of the largest message, are checked before anything is read from them; in bytes.
+const CHECKED_CHUNK: usize = 64 << 20;
 /// Opcode and length in front of every record.
 const RECORD_HEADER: u64 = 9;
+/// Length of the footer record's body.
+const FOOTER: u64 = 20;
 /// Most schemas, and most channels, of one recording.
 const MAX_CHANNELS: usize = 4096;
 /// Most bytes of all schemas together.
 const MAX_SCHEMA_BYTES: usize = 32 << 20;
 
-struct Schema {
-    name: Arc<str>,
-    encoding: Arc<str>,
-    /// `None`: not text, or longer than any definition.
-    text: Option<Arc<str>>,
-    /// What compiling it said, kept so that many channels of a type cost one compilation.
-    plan: Option<Result<Arc<Plan>, String>>,
-}
-
-struct Channel {
-    topic: Arc<str>,
-    type_name: Arc<str>,
-    decoding: Decoding,
-}
-
 enum State {
     TopLevel,
     /// Inside a chunk: its reader, bytes of the chunk record not yet fed, where the record starts and ends.
-    Chunk { reader: Box<LinearReader>, unfed: u64, start: u64, end: u64, checked: bool, yielded: bool },
+    Chunk {
+        reader: Box<LinearReader>,
+        unfed: u64,
+        start: u64,
+        end: u64,
+        mode: Mode,
+    },
     Ended,
+}
+
+/// How a chunk is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Whole into memory, its CRC checked before anything comes out.
+    Checked,
+    /// Too large for that: its CRC is checked at its end.
+    Streamed,
+    /// The file ends inside it, so its CRC says nothing.
+    CutOff,
 }
 
 /// What a step inside a chunk came to.
@@ -75,6 +83,8 @@ pub struct McapSource {
     schema_bytes: usize,
     channels: HashMap<u16, Channel>,
     footer: bool,
+    /// Found in the summary, handed out first.
+    waiting: VecDeque<SourceItem>,
     unknown_channel: bool,
     buffer: Vec<u8>,
 }
@@ -94,7 +104,7 @@ impl McapSource {
         if !whole || magic != *MAGIC {
             return Err(IngestError::Unsupported { path: path.to_owned(), reason: "not an MCAP file".to_owned() });
         }
-        Ok(Self {
+        let mut source = Self {
             path: path.to_owned(),
             file,
             length,
@@ -105,9 +115,13 @@ impl McapSource {
             schema_bytes: 0,
             channels: HashMap::new(),
             footer: false,
+            waiting: VecDeque::new(),
             unknown_channel: false,
             buffer: Vec::new(),
-        })
+        };
+        source.read_summary()?;
+        source.seek_to(MAGIC.len() as u64)?;
+        Ok(source)
     }
 
     fn io(&self, source: std::io::Error) -> IngestError {
@@ -139,7 +153,11 @@ impl McapSource {
             return Ok(None);
         }
         if left < RECORD_HEADER {
-            return Ok(Some(self.end(format!("the recording ends without a footer, at byte {start}; everything before it was read"))));
+            return Ok(Some(
+                self.end(format!(
+                    "the recording ends without a footer, at byte {start}; everything before it was read"
+                )),
+            ));
         }
         let mut header = [0u8; 9];
         self.file.read_exact(&mut header).map_err(|e| self.io(e))?;
@@ -148,7 +166,7 @@ impl McapSource {
         let body_left = left - RECORD_HEADER;
         if opcode == op::CHUNK {
             let end = start.saturating_add(RECORD_HEADER).saturating_add(length).min(self.length);
-            self.open_chunk(start, end, length <= body_left)?;
+            self.open_chunk(start, end, if length <= body_left { Mode::Checked } else { Mode::CutOff })?;
             return Ok(None);
         }
         if length > body_left {
@@ -161,7 +179,9 @@ impl McapSource {
             self.seek_to(start + RECORD_HEADER + length)?;
             let too_large = matches!(opcode, op::SCHEMA | op::CHANNEL | op::MESSAGE);
             return Ok(too_large.then(|| SourceItem::Damaged {
-                reason: format!("the record of {length} bytes at byte {start} is larger than the bound; it was left out"),
+                reason: format!(
+                    "the record of {length} bytes at byte {start} is larger than the bound; it was left out"
+                ),
             }));
         };
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -179,28 +199,31 @@ impl McapSource {
             }
             _ => match mcap::parse_record(opcode, &buffer) {
                 Ok(record) => self.record(record),
-                Err(e) => Ok(Some(SourceItem::Damaged { reason: format!("the record at byte {start} is broken ({e}); it was left out") })),
+                Err(e) => Ok(Some(SourceItem::Damaged {
+                    reason: format!("the record at byte {start} is broken ({e}); it was left out"),
+                })),
             },
         });
         self.buffer = buffer;
         item
     }
 
-    fn open_chunk(&mut self, start: u64, end: u64, checked: bool) -> Result<(), IngestError> {
+    fn open_chunk(&mut self, start: u64, end: u64, mode: Mode) -> Result<(), IngestError> {
         self.seek_to(start)?;
         let options = LinearReaderOptions::default()
             .with_skip_start_magic(true)
             .with_skip_end_magic(true)
-            .with_prevalidate_chunk_crcs(checked)
-            .with_record_length_limit(self.options.max_message.saturating_add(64));
+            .with_prevalidate_chunk_crcs(mode == Mode::Checked)
+            .with_validate_chunk_crcs(mode != Mode::CutOff)
+            .with_record_length_limit(self.options.max_message.max(CHECKED_CHUNK).saturating_add(64));
         let reader = Box::new(LinearReader::new_with_options(options));
-        self.state = State::Chunk { reader, unfed: end - start, start, end, checked, yielded: false };
+        self.state = State::Chunk { reader, unfed: end - start, start, end, mode };
         Ok(())
     }
 
     /// One event inside the open chunk.
     fn in_chunk(&mut self) -> Result<Step, IngestError> {
-        let State::Chunk { mut reader, mut unfed, start, end, checked, mut yielded } =
+        let State::Chunk { mut reader, mut unfed, start, end, mode } =
             std::mem::replace(&mut self.state, State::TopLevel)
         else {
             return Ok(Step::ChunkEnd);
@@ -217,33 +240,102 @@ impl McapSource {
                 Step::Nothing
             }
             Some(Ok(LinearReadEvent::Record { opcode, data })) => match mcap::parse_record(opcode, data) {
-                Ok(record) => {
-                    yielded = true;
-                    match self.record(record)? {
-                        Some(item) => Step::Item(item),
-                        None => Step::Nothing,
-                    }
-                }
+                Ok(record) => self.record(record)?.map_or(Step::Nothing, Step::Item),
                 Err(fault) => Step::Fault(fault),
             },
         };
         match step {
             Step::ChunkEnd => self.seek_to(end)?,
-            Step::Fault(fault) => return self.chunk_fault(&fault, start, end, checked, yielded).map(Step::Item),
-            _ => self.state = State::Chunk { reader, unfed, start, end, checked, yielded },
+            Step::Fault(fault) => {
+                let item = self.chunk_fault(&fault, start, end, mode)?;
+                return Ok(item.map_or(Step::Nothing, Step::Item));
+            }
+            _ => self.state = State::Chunk { reader, unfed, start, end, mode },
         }
         Ok(step)
     }
 
     /// A chunk that cannot be read on is left, and reading goes on behind it.
-    fn chunk_fault(&mut self, fault: &mcap::McapError, start: u64, end: u64, checked: bool, yielded: bool) -> Result<SourceItem, IngestError> {
-        if !checked {
-            let reason = format!("the recording ends inside the chunk at byte {start}; it was read to its last whole message");
-            return Ok(self.end(reason));
-        }
+    fn chunk_fault(
+        &mut self,
+        fault: &mcap::McapError,
+        start: u64,
+        end: u64,
+        mode: Mode,
+    ) -> Result<Option<SourceItem>, IngestError> {
+        let reason = match (mode, fault) {
+            (Mode::Checked, mcap::McapError::ChunkTooLarge(_)) => {
+                self.open_chunk(start, end, Mode::Streamed)?;
+                return Ok(None);
+            }
+            (Mode::CutOff, _) => {
+                let reason = format!(
+                    "the recording ends inside the chunk at byte {start}; it was read to its last whole message"
+                );
+                return Ok(Some(self.end(reason)));
+            }
+            (Mode::Checked, fault) => format!("the chunk at byte {start} is damaged ({fault}); it was left out"),
+            (Mode::Streamed, fault) => {
+                format!("the chunk at byte {start} is damaged ({fault}); messages of it may already have been read")
+            }
+        };
         self.seek_to(end)?;
-        let rest = if yielded { "the rest of it" } else { "it" };
-        Ok(SourceItem::Damaged { reason: format!("the chunk at byte {start} is damaged ({fault}); {rest} was left out") })
+        Ok(Some(SourceItem::Damaged { reason }))
+    }
+
+    /// Reads schemas and channels from the summary at the end, where a closed recording repeats them, so that topics are
+    /// known from the start and a damaged first chunk does not cost those behind it. Whatever is odd there is ignored: the
+    /// same records come again with the data.
+    fn read_summary(&mut self) -> Result<(), IngestError> {
+        let data_start = MAGIC.len() as u64;
+        let Some(footer_at) =
+            self.length.checked_sub(data_start + FOOTER + RECORD_HEADER).filter(|&at| at > data_start)
+        else {
+            return Ok(());
+        };
+        self.seek_to(footer_at)?;
+        let mut footer = [0u8; 9 + 20];
+        self.file.read_exact(&mut footer).map_err(|e| self.io(e))?;
+        let [opcode, rest @ ..] = footer;
+        let numbers = rest.as_chunks::<8>().0;
+        let (length, summary) = (u64::from_le_bytes(numbers[0]), u64::from_le_bytes(numbers[1]));
+        if opcode != op::FOOTER || length != FOOTER || summary < data_start || summary >= footer_at {
+            return Ok(());
+        }
+        // Channels name schemas, which may stand behind them.
+        self.read_repeated(op::SCHEMA, summary, footer_at)?;
+        self.read_repeated(op::CHANNEL, summary, footer_at)
+    }
+
+    /// Reads the records of one kind in a range of the file.
+    fn read_repeated(&mut self, wanted: u8, mut at: u64, end: u64) -> Result<(), IngestError> {
+        while at.saturating_add(RECORD_HEADER) <= end {
+            self.seek_to(at)?;
+            let mut header = [0u8; 9];
+            self.file.read_exact(&mut header).map_err(|e| self.io(e))?;
+            let [opcode, length @ ..] = header;
+            let length = u64::from_le_bytes(length);
+            at = match at.checked_add(RECORD_HEADER).and_then(|body| body.checked_add(length)) {
+                Some(next) if next <= end => next,
+                _ => break,
+            };
+            let size = usize::try_from(length).unwrap_or(usize::MAX);
+            if opcode != wanted || size > msgdef::MAX_TEXT + 4096 {
+                continue;
+            }
+            let mut body = vec![0; size];
+            self.file.read_exact(&mut body).map_err(|e| self.io(e))?;
+            let Ok(record) = mcap::parse_record(opcode, &body) else { continue };
+            let complete = match &record {
+                Record::Channel(channel) => channel.schema_id == 0 || self.schemas.contains_key(&channel.schema_id),
+                _ => true,
+            };
+            if complete {
+                let item = self.record(record)?;
+                self.waiting.extend(item);
+            }
+        }
+        Ok(())
     }
 
     /// A schema, channel or message.
@@ -280,7 +372,10 @@ impl McapSource {
             Record::Message { header, data } => {
                 let Some(channel) = self.channels.get(&header.channel_id) else {
                     let first = !std::mem::replace(&mut self.unknown_channel, true);
-                    let reason = format!("messages of channel {}, which the recording does not describe, were left out", header.channel_id);
+                    let reason = format!(
+                        "messages of channel {}, which the recording does not describe, were left out",
+                        header.channel_id
+                    );
                     return Ok(first.then_some(SourceItem::Damaged { reason }));
                 };
                 let topic = Arc::clone(&channel.topic);
@@ -322,43 +417,11 @@ impl McapSource {
     }
 }
 
-fn decoding(encoding: &str, schema: Option<&mut Schema>, raw: bool, definitions: &Definitions) -> Result<Decoding, String> {
-    let shown = |text: &str| text.chars().take(64).collect::<String>();
-    match encoding {
-        "json" if raw => Err("a raw stream needs CDR messages; this topic is JSON".to_owned()),
-        "json" => Ok(Decoding::Json),
-        "cdr" => {
-            let Some(schema) = schema else {
-                return if raw { Ok(Decoding::Raw { plan: None, schema: None }) } else { Err("the topic has no schema".to_owned()) };
-            };
-            let plan = compile(schema, definitions);
-            if raw {
-                let text = schema.text.clone();
-                let encoding = Arc::clone(&schema.encoding);
-                let schema = text.map(|text| RawSchema { name: Arc::clone(&schema.name), encoding, text });
-                return Ok(Decoding::Raw { plan: plan.ok(), schema });
-            }
-            plan.map(Decoding::Cdr)
-        }
-        other => Err(format!("message encoding {:?} is not supported, only cdr and json", shown(other))),
-    }
-}
-
-fn compile(schema: &mut Schema, definitions: &Definitions) -> Result<Arc<Plan>, String> {
-    let Schema { name, encoding, text, plan } = schema;
-    plan.get_or_insert_with(|| {
-        if &**encoding != "ros2msg" {
-            let encoding: String = encoding.chars().take(64).collect();
-            return Err(format!("schema encoding {encoding:?} is not supported, only ros2msg"));
-        }
-        let text = text.as_ref().ok_or_else(|| format!("the schema is longer than {} bytes", msgdef::MAX_TEXT))?;
-        Plan::compile(name, text, definitions).map(Arc::new).map_err(|e| e.to_string())
-    })
-    .clone()
-}
-
 impl Source for McapSource {
     fn next(&mut self) -> Result<Option<SourceItem>, IngestError> {
+        if let Some(item) = self.waiting.pop_front() {
+            return Ok(Some(item));
+        }
         loop {
             let result = match self.state {
                 State::Ended => return Ok(None),
@@ -379,7 +442,7 @@ impl Source for McapSource {
         }
     }
 
-    fn schema_paths(&self, topic: &str) -> Option<Vec<SchemaPath>> {
+    fn schema_paths(&self, topic: &str) -> Option<SchemaPaths> {
         self.channels.values().find(|c| &*c.topic == topic).and_then(|c| c.decoding.schema_paths())
     }
 }

@@ -14,7 +14,7 @@ mod text;
 
 use std::sync::Arc;
 
-use super::paths::{SchemaPath, SchemaPathKind};
+use tributary_protocol::rules::native::SchemaPaths;
 
 /// Longest definition text, in bytes.
 pub const MAX_TEXT: usize = 1 << 20;
@@ -56,7 +56,9 @@ pub enum DefinitionError {
         found: String,
     },
     /// A field names a type that neither the text nor any other source defines.
-    #[error("{used_by} uses the type {missing}, which is not defined in the recording; give a directory with its .msg file")]
+    #[error(
+        "{used_by} uses the type {missing}, which is not defined in the recording; give a directory with its .msg file"
+    )]
     UnknownType {
         /// The type whose field names it.
         used_by: String,
@@ -189,36 +191,59 @@ impl Plan {
         &self.structs[self.root]
     }
 
-    /// Every path of the decoded message, with what stands there, in the order of the definition. Inside a list nothing is
-    /// listed: rules cannot address list elements. `None` if there are more than [`MAX_PATHS`].
+    /// What field rules can address: the fields by name, byte arrays as one value, other arrays as lists. `None` if there
+    /// are more than [`MAX_PATHS`].
     #[must_use]
-    pub fn schema_paths(&self) -> Option<Vec<SchemaPath>> {
-        let mut out = Vec::new();
-        let mut prefix = Vec::new();
-        self.collect_paths(self.root, &mut prefix, &mut out).then_some(out)
+    pub fn schema_paths(&self) -> Option<SchemaPaths> {
+        let mut count = 0;
+        self.paths_of(self.root, &mut count)
     }
 
-    fn collect_paths(&self, index: usize, prefix: &mut Vec<String>, out: &mut Vec<SchemaPath>) -> bool {
+    fn paths_of(&self, index: usize, count: &mut usize) -> Option<SchemaPaths> {
+        let mut fields = Vec::new();
         for field in &self.structs[index].fields {
-            if out.len() >= MAX_PATHS {
-                return false;
+            *count += 1;
+            if *count > MAX_PATHS {
+                return None;
+            }
+            let paths = match (field.arity, field.kind) {
+                (Arity::One, Kind::Struct(child)) => self.paths_of(child, count)?,
+                (Arity::One, _) | (_, Kind::U8) => SchemaPaths::Leaf,
+                _ => SchemaPaths::List,
+            };
+            fields.push((field.name.to_string(), paths));
+        }
+        Some(SchemaPaths::Fields(fields))
+    }
+
+    /// The paths of byte arrays outside of lists, which stand in JSON as base64; at most [`MAX_PATHS`].
+    #[must_use]
+    pub fn byte_paths(&self) -> Vec<Vec<String>> {
+        let (mut out, mut count) = (Vec::new(), 0);
+        self.collect_byte_paths(self.root, &mut Vec::new(), &mut count, &mut out);
+        out
+    }
+
+    fn collect_byte_paths(
+        &self,
+        index: usize,
+        prefix: &mut Vec<String>,
+        count: &mut usize,
+        out: &mut Vec<Vec<String>>,
+    ) {
+        for field in &self.structs[index].fields {
+            *count += 1;
+            if *count > MAX_PATHS {
+                return;
             }
             prefix.push(field.name.to_string());
-            let kind = match (field.arity, field.kind) {
-                (Arity::One, Kind::Struct(_)) => SchemaPathKind::Object,
-                (Arity::One, _) => SchemaPathKind::Leaf,
-                (_, Kind::U8) => SchemaPathKind::Bytes,
-                (_, _) => SchemaPathKind::List,
-            };
-            out.push(SchemaPath { path: prefix.clone(), kind });
-            if let (Arity::One, Kind::Struct(child)) = (field.arity, field.kind)
-                && !self.collect_paths(child, prefix, out)
-            {
-                return false;
+            match (field.arity, field.kind) {
+                (Arity::One, Kind::Struct(child)) => self.collect_byte_paths(child, prefix, count, out),
+                (Arity::Array(_) | Arity::Sequence(_), Kind::U8) => out.push(prefix.clone()),
+                _ => {}
             }
             prefix.pop();
         }
-        true
     }
 }
 
@@ -281,7 +306,8 @@ mod tests {
 
     #[test]
     fn constants_take_no_room_on_the_wire_whatever_their_spelling() {
-        let plan = compile("int32 X=1\nint32 Y = -2 # c\nstring HASH=a#b\nstring Q=\"x = y\"\nuint8 lower=3\n").unwrap();
+        let plan =
+            compile("int32 X=1\nint32 Y = -2 # c\nstring HASH=a#b\nstring Q=\"x = y\"\nuint8 lower=3\n").unwrap();
         assert!(fields(&plan).is_empty());
         assert_eq!(plan.min_size(), 1, "an empty message is one dummy byte");
     }
@@ -289,7 +315,9 @@ mod tests {
     #[test]
     fn sections_are_found_under_both_spellings_and_through_the_own_package() {
         let sep = "=".repeat(80);
-        let text = format!("A a\nq/B b\nq/msg/C c\n{sep}\nMSG: p/A\nint8 x\n{sep}\nMSG: q/msg/B\nC c\n{sep}\n\nMSG: q/C\nint64 y\n");
+        let text = format!(
+            "A a\nq/B b\nq/msg/C c\n{sep}\nMSG: p/A\nint8 x\n{sep}\nMSG: q/msg/B\nC c\n{sep}\n\nMSG: q/C\nint64 y\n"
+        );
         let plan = compile(&text).unwrap();
         assert_eq!(plan.min_size(), 1 + 8 + 8);
         assert_eq!(plan.type_name(), "p/T");
@@ -395,11 +423,14 @@ mod tests {
     #[test]
     fn schema_paths_name_leaves_lists_and_byte_arrays() {
         let sep = "=".repeat(80);
-        let plan = compile(&format!("A a\nA[] l\nuint8[] b\nfloat64[9] c\nstring s\n{sep}\nMSG: p/A\nint8 x\n")).unwrap();
-        let paths: Vec<_> = plan.schema_paths().unwrap().into_iter().map(|p| (p.path.join("."), p.kind)).collect();
-        use SchemaPathKind::{Bytes, Leaf, List, Object};
-        let expected = [("a", Object), ("a.x", Leaf), ("l", List), ("b", Bytes), ("c", List), ("s", Leaf)];
-        assert_eq!(paths, expected.map(|(p, k)| (p.to_owned(), k)));
+        let plan =
+            compile(&format!("A a\nA[] l\nuint8[] b\nfloat64[9] c\nstring s\n{sep}\nMSG: p/A\nint8 x\nbyte[2] y\n"))
+                .unwrap();
+        use SchemaPaths::{Fields, Leaf, List};
+        let inner = Fields(vec![("x".into(), Leaf), ("y".into(), Leaf)]);
+        let expected = [("a", inner), ("l", List), ("b", Leaf), ("c", List), ("s", Leaf)];
+        assert_eq!(plan.schema_paths(), Some(Fields(expected.map(|(n, p)| (n.to_owned(), p)).into())));
+        assert_eq!(plan.byte_paths(), [vec!["a".to_owned(), "y".to_owned()], vec!["b".to_owned()]]);
     }
 
     proptest::proptest! {

@@ -12,9 +12,13 @@ use std::{
 };
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tributary_protocol::json::{Number, Object, Value};
+use tributary_protocol::{
+    json::{Number, Object, Value},
+    package::MAX_LINE,
+    rules::native::SchemaPaths,
+};
 
-use super::{Content, IngestError, IngestOptions, SchemaPath, Source, SourceItem, SourceMessage, topic::json_fields};
+use super::{Content, IngestError, IngestOptions, Source, SourceItem, SourceMessage, topic::json_fields};
 
 /// How lines become messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,13 +32,19 @@ pub struct NdjsonOptions {
     /// Top-level key with the time: an RFC 3339 string, an integer of nanoseconds since 1970, or a float of seconds. Lines
     /// without a usable one are dropped. Without this option the time is when the line was read.
     pub time_field: Option<String>,
-    /// Longest line, in bytes.
+    /// Longest line, in bytes; at most [`MAX_LINE`], since a package could not hold a longer one.
     pub max_line: usize,
 }
 
 impl Default for NdjsonOptions {
     fn default() -> Self {
-        Self { topic: "/ndjson".to_owned(), type_name: String::new(), topic_field: None, time_field: None, max_line: 4 << 20 }
+        Self {
+            topic: "/ndjson".to_owned(),
+            type_name: String::new(),
+            topic_field: None,
+            time_field: None,
+            max_line: 4 << 20,
+        }
     }
 }
 
@@ -61,10 +71,12 @@ impl NdjsonSource {
     /// Reads lines from `input`; `path` is what errors call it.
     #[must_use]
     pub fn new(input: impl Read + Send + 'static, path: &Path, options: &IngestOptions) -> Self {
+        let mut ndjson = options.ndjson.clone();
+        ndjson.max_line = ndjson.max_line.min(MAX_LINE);
         Self {
             path: path.to_owned(),
             input: BufReader::with_capacity(64 << 10, Box::new(input)),
-            options: options.ndjson.clone(),
+            options: ndjson,
             filter: options.topics.clone(),
             topic: options.ndjson.topic.as_str().into(),
             type_name: options.ndjson.type_name.as_str().into(),
@@ -136,7 +148,12 @@ impl NdjsonSource {
             None => now_ns(),
             Some(key) => match time_of(&fields.value, key) {
                 Some(time) => time,
-                None => return dropped(&topic, format!("{key:?} holds no time (RFC 3339, integer nanoseconds or float seconds)")),
+                None => {
+                    return dropped(
+                        &topic,
+                        format!("{key:?} holds no time (RFC 3339, integer nanoseconds or float seconds)"),
+                    );
+                }
             },
         };
         Some(SourceItem::Message(SourceMessage {
@@ -163,9 +180,7 @@ fn time_of(object: &Object, key: &str) -> Option<u64> {
         Value::Number(Number::Float(seconds)) if (0.0..=MAX_SECONDS).contains(seconds) => {
             u64::try_from(std::time::Duration::try_from_secs_f64(*seconds).ok()?.as_nanos()).ok()
         }
-        Value::String(text) => {
-            u64::try_from(OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos()).ok()
-        }
+        Value::String(text) => u64::try_from(OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos()).ok(),
         _ => None,
     }
 }
@@ -196,7 +211,7 @@ impl Source for NdjsonSource {
         Ok(None)
     }
 
-    fn schema_paths(&self, _topic: &str) -> Option<Vec<SchemaPath>> {
+    fn schema_paths(&self, _topic: &str) -> Option<SchemaPaths> {
         None
     }
 }

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use tributary_protocol::json::{self, Object, Value};
+use tributary_protocol::{
+    json::{self, Object, Value},
+    package::MAX_LINE,
+    rules::native::SchemaPaths,
+};
 
 use super::{
-    Content, SchemaPath,
+    Content,
     cdr::{self, CdrError},
-    fields::{Fields, reserved_key},
+    fields::{BlobField, Fields, PathSegment, reserved_key},
     msgdef::Plan,
 };
 
@@ -35,14 +39,22 @@ pub struct RawMessage {
 }
 
 impl RawMessage {
-    /// The `schema` value of a raw payload: `{"encoding": .., "text": ..}`, or null when there is no definition.
+    /// The fields of a raw stream's payload: `cdr`, the bytes, always as a blob, and `schema`, `{"encoding": .., "text": ..}`
+    /// or null when there is no definition. The text is in every payload, so that any part of a dataset can be read alone;
+    /// compression makes it cheap.
     #[must_use]
-    pub fn schema_value(&self) -> Value {
-        let Some(schema) = &self.schema else { return Value::Null };
-        let mut object = Object::new();
-        object.insert("encoding", &*schema.encoding);
-        object.insert("text", &*schema.text);
-        Value::Object(object)
+    pub fn into_fields(self) -> Fields {
+        let schema = self.schema.map_or(Value::Null, |schema| {
+            let mut object = Object::with_capacity(2);
+            object.insert("encoding", &*schema.encoding);
+            object.insert("text", &*schema.text);
+            Value::Object(object)
+        });
+        let blob = BlobField::new(vec![PathSegment::Key("cdr".to_owned())], self.cdr);
+        let mut value = Object::with_capacity(2);
+        value.insert("cdr", blob.marker.to_value());
+        value.insert("schema", schema);
+        Fields { value, blobs: vec![blob] }
     }
 }
 
@@ -52,13 +64,16 @@ pub(super) enum Decoding {
     Cdr(Arc<Plan>),
     Json,
     /// Raw bytes, cut where the plan says the fields end.
-    Raw { plan: Option<Arc<Plan>>, schema: Option<RawSchema> },
+    Raw {
+        plan: Option<Arc<Plan>>,
+        schema: Option<RawSchema>,
+    },
     /// Not asked for, or lost.
     Skip,
 }
 
 impl Decoding {
-    pub(super) fn schema_paths(&self) -> Option<Vec<SchemaPath>> {
+    pub(super) fn schema_paths(&self) -> Option<SchemaPaths> {
         match self {
             Self::Cdr(plan) => plan.schema_paths(),
             Self::Json | Self::Raw { .. } | Self::Skip => None,
@@ -76,7 +91,7 @@ impl Decoding {
                 let decoded = cdr::decode(plan, data).map_err(|e: CdrError| e.to_string())?;
                 Ok(Some(Content::Fields(decoded.fields)))
             }
-            Self::Json => json_fields(data, max_message).map(|fields| Some(Content::Fields(fields))),
+            Self::Json => json_fields(data, max_message.min(MAX_LINE)).map(|fields| Some(Content::Fields(fields))),
             Self::Raw { plan, schema } => {
                 let used = plan.as_ref().and_then(|plan| cdr::measure(plan, data).ok());
                 let cdr = data.get(..used.unwrap_or(data.len())).unwrap_or(data).to_vec();

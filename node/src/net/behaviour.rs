@@ -23,12 +23,13 @@ use super::{
     config::NetConfig,
     error::StartError,
     frame::FrameCodec,
+    streams::Streams,
     topics::{self, FeedTopics},
 };
 
 /// What gossipsub reads ahead of a frame, bytes. Its size check looks at everything that is buffered, the start of the next
-/// frame included, so a reader must tolerate this much more than a sender may send; without it, two messages near the limit
-/// in a row end the stream.
+/// frame included, so a reader must tolerate this much more than a sender may send; otherwise two messages near the limit
+/// in a row can end the stream.
 const GOSSIP_READ_AHEAD: usize = 8 << 10;
 /// Most message ids in one gossip control message: 1,500 ids of 32 bytes stay below the frame limit.
 const MAX_GOSSIP_IDS: usize = 1500;
@@ -53,11 +54,11 @@ pub(super) struct Behaviour {
     pub(super) gossip: Gossip,
     pub(super) sync: Requests,
     pub(super) access: Requests,
-    pub(super) pull: libp2p_stream::Behaviour,
+    pub(super) pull: Streams,
 }
 
 impl Behaviour {
-    pub(super) fn new(key: &Keypair, config: &NetConfig) -> Result<Self, StartError> {
+    pub(super) fn new(key: &Keypair, config: &NetConfig, pull: Streams) -> Result<Self, StartError> {
         let mut blocked = allow_block_list::Behaviour::<BlockedPeers>::default();
         for peer in &config.block {
             blocked.block_peer(*peer);
@@ -93,7 +94,7 @@ impl Behaviour {
             gossip: gossip(config)?,
             sync: requests(SYNC_PROTOCOL, sync, config.sync_timeout),
             access: requests(ACCESS_PROTOCOL, access, config.access_timeout),
-            pull: libp2p_stream::Behaviour::new(),
+            pull,
         })
     }
 }

@@ -1,9 +1,14 @@
 //! The handle through which the rest of the node uses the network. Cheap to clone; holds no lock while it waits.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
-use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, gossipsub::MessageId};
-use libp2p_stream::{Control, IncomingStreams};
+use libp2p::{Multiaddr, PeerId, Stream, gossipsub::MessageId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +18,7 @@ use super::{
     event::{Acceptance, Counters, NetStats, PeerEvent, PeerInfo, PublishOutcome, Which},
     frame::FrameError,
     reputation::Offence,
+    streams::{Incoming, OpenError, Opened},
 };
 
 /// What a client asks of the task. Answers travel back through the one-shot channel.
@@ -26,10 +32,39 @@ pub(super) enum Command {
     Publish(String, Vec<u8>, oneshot::Sender<Result<PublishOutcome, PublishError>>),
     Report(MessageId, PeerId, Acceptance),
     Request(Which, PeerId, Vec<u8>, oneshot::Sender<Result<Vec<u8>, RequestError>>),
+    OpenPull(PeerId, Opened),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
     Ban(PeerId),
     Unban(PeerId),
     Penalize(PeerId, Offence),
+}
+
+/// The pull streams peers open, and whether anybody takes them.
+pub(super) struct PullStreams {
+    serving: Arc<AtomicBool>,
+    incoming: Mutex<Option<Incoming>>,
+}
+
+impl PullStreams {
+    pub(super) fn new(serving: Arc<AtomicBool>, incoming: Incoming) -> Arc<Self> {
+        Arc::new(Self { serving, incoming: Mutex::new(Some(incoming)) })
+    }
+
+    /// Takes the streams and offers the protocol to peers; `None` when somebody has them already.
+    pub(super) fn take(&self) -> Option<Incoming> {
+        let incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if incoming.is_some() {
+            self.serving.store(true, Relaxed);
+        }
+        incoming
+    }
+
+    /// Gives the streams back; peers are offered the protocol no longer.
+    pub(super) fn give_back(&self, mut incoming: Incoming) {
+        self.serving.store(false, Relaxed);
+        while incoming.try_recv().is_ok() {}
+        *self.incoming.lock().unwrap_or_else(PoisonError::into_inner) = Some(incoming);
+    }
 }
 
 /// A handle of the network task. The task ends when the last one is dropped.
@@ -37,7 +72,7 @@ pub(super) enum Command {
 pub struct Client {
     pub(super) peer_id: PeerId,
     pub(super) commands: mpsc::Sender<Command>,
-    pub(super) control: Control,
+    pub(super) pulls: Arc<PullStreams>,
     pub(super) peer_events: broadcast::Sender<PeerEvent>,
     pub(super) stop: CancellationToken,
     pub(super) counters: Arc<Counters>,
@@ -109,26 +144,17 @@ impl Client {
 
     /// Opens a stream for one pull, dialling the peer at a known address if need be. See [`super::PullClient`].
     pub async fn open_pull(&self, peer: PeerId) -> Result<Stream, RequestError> {
-        let protocol = StreamProtocol::new(PULL_PROTOCOL);
-        let mut control = self.control.clone();
-        let open = control.open_stream(peer, protocol);
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => Err(NetError.into()),
-            opened = tokio::time::timeout(self.open_timeout, open) => match opened {
-                Ok(Ok(stream)) => Ok(stream),
-                Ok(Err(libp2p_stream::OpenStreamError::UnsupportedProtocol(_))) => {
-                    Err(RequestError::Unsupported { peer, protocol: PULL_PROTOCOL })
-                }
-                Ok(Err(error)) => Err(RequestError::Broken { peer, reason: error.to_string() }),
-                Err(_) => Err(RequestError::Timeout(peer)),
-            },
+        let open = self.ask(|back| Command::OpenPull(peer, back));
+        match tokio::time::timeout(self.open_timeout, open).await {
+            Ok(Ok(Ok(stream))) => Ok(stream),
+            Ok(Ok(Err(OpenError::Unreachable))) => Err(RequestError::Unreachable(peer)),
+            Ok(Ok(Err(OpenError::Unsupported))) => Err(RequestError::Unsupported { peer, protocol: PULL_PROTOCOL }),
+            Ok(Ok(Err(OpenError::Broken(reason)))) => Err(RequestError::Broken { peer, reason }),
+            // The answer was lost with the connection, unless all is over.
+            Ok(Err(closed)) if self.stop.is_cancelled() => Err(closed.into()),
+            Ok(Err(_)) => Err(RequestError::Broken { peer, reason: "it was closed".into() }),
+            Err(_) => Err(RequestError::Timeout(peer)),
         }
-    }
-
-    /// The pull streams peers open; `None` when somebody takes them already.
-    pub(super) fn accept_pulls(&self) -> Option<IncomingStreams> {
-        self.control.clone().accept(StreamProtocol::new(PULL_PROTOCOL)).ok()
     }
 
     /// The connected peers.

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
+use tributary_protocol::wire::{AccessReply, SyncResponse};
+
+/// When a peer that was told "busy" may ask again, ms.
+const RETRY_MS: u32 = 1000;
 
 /// Settings of the network task.
 #[derive(Debug, Clone)]
@@ -57,8 +61,8 @@ impl Default for NetConfig {
             requests_per_peer: 8,
             ping_interval: Duration::from_secs(15),
             gossip_heartbeat: Duration::from_secs(1),
-            sync_busy: Vec::new(),
-            access_busy: Vec::new(),
+            sync_busy: SyncResponse::Busy { retry_ms: RETRY_MS }.encode().unwrap_or_default(),
+            access_busy: AccessReply::Busy { retry_ms: RETRY_MS }.encode().unwrap_or_default(),
             ban_time: Duration::from_secs(600),
             smart_dial: true,
         }

@@ -77,14 +77,12 @@ pub enum DialFailure {
 #[non_exhaustive]
 pub enum SubscribeError {
     /// The name is no topic of this network.
-    #[error("{topic:?} is no topic of this network: it must start with {prefix:?} and have at most {max} bytes")]
+    #[error("{topic:?} is no topic of this network: a topic is {prefix:?}, a DID and, for a stream, its id")]
     Name {
         /// The start of the refused name.
         topic: String,
         /// What every topic starts with.
         prefix: &'static str,
-        /// Longest topic, bytes.
-        max: usize,
     },
     /// The list of all our topics would not fit the one frame in which gossipsub tells it to a new peer.
     #[error(

@@ -222,7 +222,9 @@ pub struct NetStats {
     pub requests_busy: u64,
     /// Frames over a limit or broken.
     pub bad_frames: u64,
-    /// Peers banned for what they did.
+    /// Pull streams lost because the node did not take them in time.
+    pub streams_dropped: u64,
+    /// Peers banned.
     pub bans: u64,
 }
 
@@ -236,6 +238,7 @@ pub(super) struct Counters {
     pub(super) requests_received: AtomicU64,
     pub(super) requests_busy: AtomicU64,
     pub(super) bad_frames: AtomicU64,
+    pub(super) streams_dropped: AtomicU64,
     pub(super) bans: AtomicU64,
 }
 
@@ -249,6 +252,7 @@ impl Counters {
             requests_received: self.requests_received.load(Relaxed),
             requests_busy: self.requests_busy.load(Relaxed),
             bad_frames: self.bad_frames.load(Relaxed),
+            streams_dropped: self.streams_dropped.load(Relaxed),
             bans: self.bans.load(Relaxed),
         }
     }

@@ -87,15 +87,20 @@ pub(super) struct FrameCodec {
 
 impl request_response::Codec for FrameCodec {
     type Protocol = StreamProtocol;
-    type Request = Vec<u8>;
+    /// A broken frame is handed on as such: an error of `read_request` would be dropped on the way, and with it the name of the
+    /// peer that sent it.
+    type Request = Result<Vec<u8>, FrameError>;
     type Response = Vec<u8>;
 
     async fn read_request<T: AsyncRead + Unpin + Send>(
         &mut self,
         _: &StreamProtocol,
         io: &mut T,
-    ) -> io::Result<Vec<u8>> {
-        read_frame(io, self.max_request).await
+    ) -> io::Result<Self::Request> {
+        match read_frame(io, self.max_request).await {
+            Ok(body) => Ok(Ok(body)),
+            Err(error) => frame_error(&error).map(Err).ok_or(error),
+        }
     }
 
     async fn read_response<T: AsyncRead + Unpin + Send>(
@@ -110,9 +115,9 @@ impl request_response::Codec for FrameCodec {
         &mut self,
         _: &StreamProtocol,
         io: &mut T,
-        request: Vec<u8>,
+        request: Self::Request,
     ) -> io::Result<()> {
-        write_frame(io, &request, self.max_request).await
+        write_frame(io, &request?, self.max_request).await
     }
 
     async fn write_response<T: AsyncWrite + Unpin + Send>(

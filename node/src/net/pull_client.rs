@@ -4,7 +4,7 @@
 //! does with a chunk overlap. At most `window` chunks are in memory beyond the one in the caller's hands. Dropping the client
 //! ends the task and resets the stream.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::{
@@ -12,11 +12,13 @@ use tokio::{
     task::{AbortHandle, JoinHandle},
     time::timeout,
 };
-use tributary_protocol::ids::Hash;
-
-use super::pull::{
-    MAX_CHUNK_BODY, MAX_PULL_HASHES, PULL_HEADER_LEN, PullHeader, PullStatus, PullWireError, write_request,
+use tributary_protocol::{
+    ids::Hash,
+    record::MAX_CIPHERTEXT_LEN,
+    wire::{PullHeader, PullStatus, pull::MAX_HASHES},
 };
+
+use super::pull::{PullRequestError, write_request};
 
 /// Progress is checked per slice of this size, bytes.
 const SLICE: usize = 64 << 10;
@@ -45,7 +47,7 @@ pub struct PullOptions {
 
 impl Default for PullOptions {
     fn default() -> Self {
-        Self { stall_timeout: Duration::from_secs(30), window: 4, max_body: MAX_CHUNK_BODY }
+        Self { stall_timeout: Duration::from_secs(30), window: 4, max_body: MAX_CIPHERTEXT_LEN }
     }
 }
 
@@ -54,7 +56,7 @@ impl Default for PullOptions {
 #[non_exhaustive]
 pub enum PullError {
     /// More chunks, or fewer, than one request may name.
-    #[error("a pull of {0} chunks is not possible: 1 to {MAX_PULL_HASHES} at a time")]
+    #[error("a pull of {0} chunks is not possible: 1 to {MAX_HASHES} at a time")]
     Count(usize),
     /// The bytes are not what the hash says.
     #[error("the peer sent wrong bytes for chunk {0}")]
@@ -79,14 +81,9 @@ pub enum PullError {
         /// In the record, bytes.
         expected: u32,
     },
-    /// The peer answered for another chunk than the one that was due.
-    #[error("the peer answered for chunk {got} where {wanted} was due")]
-    OutOfOrder {
-        /// Due.
-        wanted: Hash,
-        /// Sent.
-        got: Hash,
-    },
+    /// The peer answered for a chunk nobody asked for, or twice for one.
+    #[error("the peer answered for chunk {0}, which was not asked for")]
+    Unasked(Hash),
     /// The peer has too much to do.
     #[error("the peer is busy; try again after {} ms", .retry_after.as_millis())]
     Busy {
@@ -102,9 +99,12 @@ pub enum PullError {
     /// The peer made no progress.
     #[error("the peer sent nothing for too long")]
     Timeout,
-    /// The peer sent something else than a pull response.
-    #[error(transparent)]
-    Wire(#[from] PullWireError),
+    /// The peer sent something else than the header of a chunk.
+    #[error("the peer sent a malformed header: {0}")]
+    Malformed(String),
+    /// Our own request could not be sent.
+    #[error("the pull request was not sent: {0}")]
+    Request(String),
     /// The stream ended before all was here.
     #[error("the peer closed the stream early")]
     Closed,
@@ -114,8 +114,10 @@ impl PullError {
     /// Whether an honest peer would never cause it.
     #[must_use]
     pub fn is_offence(&self) -> bool {
-        matches!(self, Self::Mismatch(_) | Self::TooLong { .. } | Self::WrongLength { .. } | Self::OutOfOrder { .. })
-            || matches!(self, Self::Wire(PullWireError::Status(_)))
+        matches!(
+            self,
+            Self::Mismatch(_) | Self::TooLong { .. } | Self::WrongLength { .. } | Self::Unasked(_) | Self::Malformed(_)
+        )
     }
 
     /// Whether the rest of the pull is lost with it. Only "gone" and "not found" are about a single chunk.
@@ -128,7 +130,7 @@ impl PullError {
 /// What became of one chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullItem {
-    /// The chunk; for an error that ends the pull, the one that was due.
+    /// The chunk; for an error that ends the pull and is about no chunk, the first that is still missing.
     pub hash: Hash,
     /// Its ciphertext, checked against length and hash.
     pub result: Result<Vec<u8>, PullError>,
@@ -153,7 +155,7 @@ impl PullClient {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        if !(1..=MAX_PULL_HASHES).contains(&wanted.len()) {
+        if !(1..=MAX_HASHES).contains(&wanted.len()) {
             return Err(PullError::Count(wanted.len()));
         }
         let (tx, incoming) = mpsc::channel(options.window.max(1));
@@ -161,7 +163,7 @@ impl PullClient {
         Ok(Self { incoming, reader, ended: false })
     }
 
-    /// The next chunk, in the order they were asked for; `None` after the last one, or after an error that ends the pull.
+    /// The next chunk, in the order the peer sends them; `None` after the last one, or after an error that ends the pull.
     pub async fn next(&mut self) -> Option<PullItem> {
         if self.ended {
             return None;
@@ -190,26 +192,28 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let hashes: Vec<Hash> = wanted.iter().map(|wanted| wanted.hash).collect();
-    let sent = match timeout(options.stall_timeout, write_request(&mut stream, &hashes)).await {
+    let sent = match timeout(options.stall_timeout, write_request(&mut stream, hashes)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(PullWireError::Broken)) => Err(PullError::Closed),
-        Ok(Err(error)) => Err(error.into()),
+        Ok(Err(PullRequestError::Broken)) => Err(PullError::Closed),
+        Ok(Err(error)) => Err(PullError::Request(error.to_string())),
         Err(_) => Err(PullError::Timeout),
     };
-    drop(hashes);
     let mut failed = sent.err();
-    for wanted in wanted {
-        let next = match failed.take() {
-            Some(error) => Err(error),
-            None => read_chunk(&mut stream, wanted, &options).await,
+    let mut missing = Missing::new(&wanted);
+    // One answer is due for each hash that was asked for.
+    for _ in 0..wanted.len() {
+        let (hash, next) = match failed.take() {
+            Some(error) => (None, Err(error)),
+            None => read_chunk(&mut stream, &mut missing, &options).await,
         };
         let fatal = matches!(&next, Err(error) if error.is_fatal());
+        let hash = hash.unwrap_or_else(|| missing.first(&wanted));
         let item = match next {
             Ok(body) if body.len() >= HASH_INLINE => {
-                Incoming::Hashing(wanted.hash, tokio::task::spawn_blocking(move || check(wanted.hash, body)))
+                Incoming::Hashing(hash, tokio::task::spawn_blocking(move || check(hash, body)))
             }
-            Ok(body) => Incoming::Checked(wanted.hash, check(wanted.hash, body)),
-            Err(error) => Incoming::Checked(wanted.hash, Err(error)),
+            Ok(body) => Incoming::Checked(hash, check(hash, body)),
+            Err(error) => Incoming::Checked(hash, Err(error)),
         };
         // A full window waits for the caller here; a caller that is gone ends the pull.
         if out.send(item).await.is_err() || fatal {
@@ -218,36 +222,80 @@ where
     }
 }
 
+/// The chunks that were not answered yet: expected length, and how often each was asked for.
+struct Missing(HashMap<Hash, (Option<u32>, usize)>);
+
+impl Missing {
+    fn new(wanted: &[Wanted]) -> Self {
+        let mut missing = HashMap::with_capacity(wanted.len());
+        for wanted in wanted {
+            missing.entry(wanted.hash).or_insert((wanted.len, 0)).1 += 1;
+        }
+        Self(missing)
+    }
+
+    /// Takes an answered chunk out and says what length was expected.
+    fn take(&mut self, hash: Hash) -> Result<Option<u32>, PullError> {
+        let (len, count) = self.0.get_mut(&hash).ok_or(PullError::Unasked(hash))?;
+        let len = *len;
+        *count -= 1;
+        if *count == 0 {
+            self.0.remove(&hash);
+        }
+        Ok(len)
+    }
+
+    fn first(&self, wanted: &[Wanted]) -> Hash {
+        wanted.iter().map(|wanted| wanted.hash).find(|hash| self.0.contains_key(hash)).unwrap_or(Hash::ZERO)
+    }
+}
+
 fn check(hash: Hash, body: Vec<u8>) -> Result<Vec<u8>, PullError> {
     if Hash::of(&body) == hash { Ok(body) } else { Err(PullError::Mismatch(hash)) }
 }
 
+/// Reads one answer. The hash is missing while it is not known which chunk it is about.
 async fn read_chunk<S: AsyncRead + Unpin>(
     stream: &mut S,
-    wanted: Wanted,
+    missing: &mut Missing,
+    options: &PullOptions,
+) -> (Option<Hash>, Result<Vec<u8>, PullError>) {
+    let mut header = [0; PullHeader::LEN];
+    if let Err(error) = fill(stream, &mut header, options.stall_timeout).await {
+        return (None, Err(error));
+    }
+    let header = match PullHeader::decode(&header) {
+        Ok(header) => header,
+        Err(error) => return (None, Err(PullError::Malformed(error.to_string()))),
+    };
+    let hash = header.hash;
+    match missing.take(hash) {
+        Ok(expected) => (Some(hash), read_body(stream, header, expected, options).await),
+        Err(error) => (None, Err(error)),
+    }
+}
+
+async fn read_body<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    header: PullHeader,
+    expected: Option<u32>,
     options: &PullOptions,
 ) -> Result<Vec<u8>, PullError> {
-    let hash = wanted.hash;
-    let mut header = [0; PULL_HEADER_LEN];
-    fill(stream, &mut header, options.stall_timeout).await?;
-    let header = PullHeader::decode(&header)?;
-    if header.status == PullStatus::Busy {
-        return Err(PullError::Busy { retry_after: Duration::from_millis(header.len.into()) });
-    }
-    if header.hash != hash {
-        return Err(PullError::OutOfOrder { wanted: hash, got: header.hash });
-    }
-    match header.status {
-        PullStatus::Found => {}
+    let hash = header.hash;
+    let announced = match header.status {
+        PullStatus::Found { len } => len,
+        PullStatus::NotFound => return Err(PullError::NotFound(hash)),
         PullStatus::Gone => return Err(PullError::Gone(hash)),
-        PullStatus::NotFound | PullStatus::Busy => return Err(PullError::NotFound(hash)),
-    }
-    let len = usize::try_from(header.len).unwrap_or(usize::MAX);
+        PullStatus::Busy { retry_ms } => {
+            return Err(PullError::Busy { retry_after: Duration::from_millis(retry_ms.into()) });
+        }
+    };
+    let len = usize::try_from(announced).unwrap_or(usize::MAX);
     if len > options.max_body {
         return Err(PullError::TooLong { hash, len, max: options.max_body });
     }
-    if let Some(expected) = wanted.len.filter(|expected| *expected != header.len) {
-        return Err(PullError::WrongLength { hash, len: header.len, expected });
+    if let Some(expected) = expected.filter(|expected| *expected != announced) {
+        return Err(PullError::WrongLength { hash, len: announced, expected });
     }
     let mut body = vec![0; len];
     for slice in body.chunks_mut(SLICE) {

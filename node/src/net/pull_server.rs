@@ -1,6 +1,6 @@
 //! Serves chunks to peers over pull streams.
 //!
-//! The accept loop does nothing but spawn: libp2p drops a stream that is not taken at once. Whether there is room is decided
+//! The accept loop does nothing but spawn, so that no stream waits or is lost. Whether there is room is decided
 //! in the spawned task; one without room says "busy" and when to come back. Chunks are read on the blocking pool, the next
 //! batch while the last one is being written, so a stream holds at most two batches whatever the size of the transfer. No
 //! thread waits for a slow peer, and one that makes no progress is cut off.
@@ -16,21 +16,25 @@ use std::{
     time::Duration,
 };
 
-use futures::{AsyncRead, AsyncWrite, AsyncWriteExt, StreamExt};
+use futures::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use governor::{DefaultDirectRateLimiter, Quota};
 use libp2p::{PeerId, Stream};
-use libp2p_stream::IncomingStreams;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::timeout,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tributary_protocol::ids::Hash;
+use tributary_protocol::{
+    ids::Hash,
+    record::MAX_CIPHERTEXT_LEN,
+    wire::{PullHeader, PullStatus},
+};
 
 use super::{
-    Client, Offence,
-    pull::{MAX_CHUNK_BODY, PULL_HEADER_LEN, PullHeader, PullStatus, PullWireError, read_request},
+    Client, FrameError, Offence,
+    pull::{PullRequestError, read_request},
+    streams::Incoming,
 };
 
 /// A stream must take this much within the stall timeout, and is charged for it at once, bytes.
@@ -49,7 +53,7 @@ pub enum ChunkLookup {
 
 /// Where the server finds chunks: the store, or anything else that maps hashes to ciphertext.
 pub trait ChunkProvider: Send + Sync + 'static {
-    /// Appends the ciphertext of `hash`, at most [`MAX_CHUNK_BODY`] bytes, to `into`. Called on a thread that may block.
+    /// Appends the ciphertext of `hash`, at most [`MAX_CIPHERTEXT_LEN`] bytes, to `into`. Called on a thread that may block.
     /// What it appends is not checked again: the puller does that.
     fn read(&self, hash: &Hash, into: &mut Vec<u8>) -> ChunkLookup;
 }
@@ -151,7 +155,7 @@ impl PullServer {
         provider: Arc<dyn ChunkProvider>,
         config: PullServerConfig,
     ) -> Result<Self, PullServerError> {
-        let incoming = client.accept_pulls().ok_or(PullServerError::AlreadyServing)?;
+        let incoming = client.pulls.take().ok_or(PullServerError::AlreadyServing)?;
         let limiter = config.bytes_per_second.map(limiter);
         let refusals = Arc::new(Semaphore::new(config.max_refusals));
         let shared = Arc::new(Shared {
@@ -263,13 +267,13 @@ impl Drop for Slot {
     }
 }
 
-async fn accept(mut incoming: IncomingStreams, shared: Arc<Shared>, stop: CancellationToken) {
+async fn accept(mut incoming: Incoming, shared: Arc<Shared>, stop: CancellationToken) {
     // Bounded by `max_streams` and `max_refusals`; dropped with this function, which ends all of them.
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            next = incoming.next() => match next {
+            next = incoming.recv() => match next {
                 Some((peer, stream)) => take(&shared, peer, stream, &mut tasks),
                 None => break,
             },
@@ -278,6 +282,7 @@ async fn accept(mut incoming: IncomingStreams, shared: Arc<Shared>, stop: Cancel
             },
         }
     }
+    shared.client.pulls.give_back(incoming);
 }
 
 /// Decides without waiting what becomes of a stream.
@@ -296,8 +301,10 @@ fn take(shared: &Arc<Shared>, peer: PeerId, stream: Stream, tasks: &mut JoinSet<
 /// Reads the request, so that the peer is not cut off while it writes, and says "busy".
 async fn refuse(shared: Arc<Shared>, mut stream: Stream, permit: OwnedSemaphorePermit) {
     let refusal = async {
-        read_request(&mut stream).await.ok()?;
-        stream.write_all(&PullHeader::busy(shared.config.retry_after).encode()).await.ok()?;
+        let hash = read_request(&mut stream).await.ok()?.first().copied()?;
+        let retry_ms = u32::try_from(shared.config.retry_after.as_millis()).unwrap_or(u32::MAX);
+        let busy = PullHeader { hash, status: PullStatus::Busy { retry_ms } };
+        stream.write_all(&busy.encode()).await.ok()?;
         stream.close().await.ok()
     };
     let _ = timeout(shared.config.request_timeout, refusal).await;
@@ -310,7 +317,7 @@ enum ServeError {
     #[error("the request did not come in time")]
     RequestTimeout,
     #[error(transparent)]
-    Request(#[from] PullWireError),
+    Request(#[from] PullRequestError),
     #[error("the peer takes no bytes")]
     Stalled,
     #[error("the stream broke")]
@@ -329,8 +336,8 @@ async fn serve(slot: Slot, mut stream: Stream) {
     };
     tracing::debug!(%peer, %error, "pull ended early");
     let offence = match &error {
-        ServeError::Request(PullWireError::Frame(super::FrameError::TooLarge { .. })) => Some(Offence::Oversized),
-        ServeError::Request(PullWireError::Malformed { .. } | PullWireError::Count { .. }) => Some(Offence::Malformed),
+        ServeError::Request(PullRequestError::Frame(FrameError::TooLarge { .. })) => Some(Offence::Oversized),
+        ServeError::Request(PullRequestError::Wire(_) | PullRequestError::Trailing) => Some(Offence::Malformed),
         ServeError::RequestTimeout | ServeError::Stalled => Some(Offence::Stalled),
         _ => None,
     };
@@ -403,26 +410,28 @@ fn read_batch(
     while let Some(hash) = hashes.get(next) {
         next += 1;
         let start = bytes.len();
-        bytes.extend_from_slice(&[0; PULL_HEADER_LEN]);
-        let body = start + PULL_HEADER_LEN;
+        bytes.extend_from_slice(&[0; PullHeader::LEN]);
+        let body = start + PullHeader::LEN;
         let found = provider.read(hash, &mut bytes);
         let len = bytes.len() - body;
-        let (status, len) = match (found, u32::try_from(len)) {
-            (ChunkLookup::Found, Ok(small)) if len <= MAX_CHUNK_BODY => (PullStatus::Found, small),
-            (ChunkLookup::Found, _) => {
-                tracing::error!(%hash, len, "a stored chunk is larger than a chunk may be; not served");
-                (PullStatus::NotFound, 0)
+        let status = match (found, u32::try_from(len)) {
+            (ChunkLookup::Found, Ok(small)) if (1..=MAX_CIPHERTEXT_LEN).contains(&len) => {
+                PullStatus::Found { len: small }
             }
-            (ChunkLookup::Gone, _) => (PullStatus::Gone, 0),
-            (ChunkLookup::Absent, _) => (PullStatus::NotFound, 0),
+            (ChunkLookup::Found, _) => {
+                tracing::error!(%hash, len, "a stored chunk has a length that no chunk has; not served");
+                PullStatus::NotFound
+            }
+            (ChunkLookup::Gone, _) => PullStatus::Gone,
+            (ChunkLookup::Absent, _) => PullStatus::NotFound,
         };
-        if status == PullStatus::Found {
+        if let PullStatus::Found { len } = status {
             chunks += 1;
             body_bytes += u64::from(len);
         } else {
             bytes.truncate(body);
         }
-        bytes[start..body].copy_from_slice(&PullHeader { hash: *hash, status, len }.encode());
+        bytes[start..body].copy_from_slice(&PullHeader { hash: *hash, status }.encode());
         if bytes.len() >= limit {
             break;
         }
@@ -457,7 +466,7 @@ mod tests {
             0 => ChunkLookup::Absent,
             1 => ChunkLookup::Gone,
             2 => {
-                into.resize(into.len() + MAX_CHUNK_BODY + 1, 0);
+                into.resize(into.len() + MAX_CIPHERTEXT_LEN + 1, 0);
                 ChunkLookup::Found
             }
             n => {
@@ -510,15 +519,15 @@ mod tests {
         let (mut next, mut all, mut chunks, mut buffer) = (0, Vec::new(), 0, Vec::new());
         while next < hashes.len() {
             let batch = read_batch(&provider, &hashes, next, 3000, buffer);
-            assert!(batch.bytes.len() < 3000 + 1000 + PULL_HEADER_LEN, "{}", batch.bytes.len());
+            assert!(batch.bytes.len() < 3000 + 1000 + PullHeader::LEN, "{}", batch.bytes.len());
             assert!(batch.next > next);
             all.extend_from_slice(&batch.bytes);
             (next, chunks, buffer) = (batch.next, chunks + batch.chunks, batch.bytes);
         }
         assert_eq!(chunks, 17);
-        assert_eq!(all.len(), 20 * PULL_HEADER_LEN + 17 * 1000);
+        assert_eq!(all.len(), 20 * PullHeader::LEN + 17 * 1000);
         // An oversized chunk is not there, rather than a frame no puller accepts.
-        let third: &[u8; PULL_HEADER_LEN] = all[2 * PULL_HEADER_LEN..3 * PULL_HEADER_LEN].try_into().unwrap();
+        let third: &[u8; PullHeader::LEN] = all[2 * PullHeader::LEN..3 * PullHeader::LEN].try_into().unwrap();
         assert_eq!(PullHeader::decode(third).unwrap().status, PullStatus::NotFound);
     }
 }

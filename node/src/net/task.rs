@@ -5,9 +5,9 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    io,
+    net::{SocketAddr, TcpListener},
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -34,17 +34,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    MAX_ACCESS_MESSAGE, MAX_GOSSIP_MESSAGE, MAX_SYNC_RESPONSE,
+    MAX_ACCESS_MESSAGE, MAX_GOSSIP_MESSAGE, MAX_SYNC_RESPONSE, PULL_PROTOCOL,
     behaviour::{Behaviour, BehaviourEvent, topic_score},
-    client::{Client, Command},
+    client::{Client, Command, PullStreams},
     config::NetConfig,
     error::{DialFailure, NetError, PublishError, RequestError, StartError, SubscribeError},
     event::{
         Acceptance, Counters, GossipMessage, InboundRequest, NetEvents, PeerEvent, PeerInfo, PublishOutcome, Reply,
         Responder, Transport, Which, count,
     },
-    frame::frame_error,
+    frame::{FrameError, frame_error},
     reputation::{Offence, Reputation},
+    streams::Streams,
     topics::{OwnTopics, is_topic},
 };
 
@@ -52,6 +53,8 @@ use super::{
 const TICK: Duration = Duration::from_secs(10);
 /// Streams of one TCP connection, both directions. Yamux gives each a window of at least 256 KiB.
 const MAX_YAMUX_STREAMS: usize = 256;
+/// Inbound pull streams that wait for the server, which takes them as fast as it can spawn: all of two connections.
+const PULL_QUEUE: usize = 2 * MAX_YAMUX_STREAMS;
 /// A connection that misses this many pings in a row is closed.
 const MAX_MISSED_PINGS: u32 = 3;
 /// A listener must have its address within this time.
@@ -65,7 +68,10 @@ const MAX_DIAL_ADDRESSES: usize = 16;
 ///
 /// Returns once every address in `config.listen` is bound.
 pub async fn start(key: Keypair, config: NetConfig) -> Result<(Client, NetEvents, JoinHandle<()>), StartError> {
-    let mut swarm = build_swarm(key, &config)?;
+    let counters = Arc::new(Counters::default());
+    let serving = Arc::new(AtomicBool::new(false));
+    let (streams, incoming) = Streams::new(PULL_PROTOCOL, PULL_QUEUE, Arc::clone(&serving), Arc::clone(&counters));
+    let mut swarm = build_swarm(key, &config, streams)?;
     listen(&mut swarm, &config.listen).await?;
 
     let (command_tx, commands) = mpsc::channel(config.queues.commands.max(1));
@@ -75,11 +81,10 @@ pub async fn start(key: Keypair, config: NetConfig) -> Result<(Client, NetEvents
     let (access_tx, access) = mpsc::channel(config.queues.access.max(1));
     let (peer_events, _) = broadcast::channel(config.queues.peer_events.max(1));
     let stop = CancellationToken::new();
-    let counters = Arc::new(Counters::default());
     let client = Client {
         peer_id: *swarm.local_peer_id(),
         commands: command_tx,
-        control: swarm.behaviour().pull.new_control(),
+        pulls: PullStreams::new(serving, incoming),
         peer_events: peer_events.clone(),
         stop: stop.clone(),
         counters: Arc::clone(&counters),
@@ -108,11 +113,11 @@ pub async fn start(key: Keypair, config: NetConfig) -> Result<(Client, NetEvents
     Ok((client, NetEvents { gossip, sync, access }, tokio::spawn(task.run())))
 }
 
-fn build_swarm(key: Keypair, config: &NetConfig) -> Result<Swarm<Behaviour>, StartError> {
+fn build_swarm(key: Keypair, config: &NetConfig, streams: Streams) -> Result<Swarm<Behaviour>, StartError> {
     fn setup<E: std::fmt::Display>(part: &'static str) -> impl FnOnce(E) -> StartError {
         move |error| StartError::Setup { part, reason: error.to_string() }
     }
-    let behaviour = Behaviour::new(&key, config)?;
+    let behaviour = Behaviour::new(&key, config, streams)?;
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_tcp(tcp::Config::default().nodelay(true), (tls::Config::new, noise::Config::new), || {
@@ -142,6 +147,7 @@ async fn listen(swarm: &mut Swarm<Behaviour>, addresses: &[Multiaddr]) -> Result
     let failed = |address: &Multiaddr, reason: String| StartError::Listen { address: address.clone(), reason };
     let mut waiting: HashMap<ListenerId, &Multiaddr> = HashMap::new();
     for address in addresses {
+        check_free(address).map_err(|error| failed(address, error.to_string()))?;
         let id = swarm.listen_on(address.clone()).map_err(|error| failed(address, error.to_string()))?;
         waiting.insert(id, address);
     }
@@ -167,6 +173,21 @@ async fn listen(swarm: &mut Swarm<Behaviour>, addresses: &[Multiaddr]) -> Result
         }
     }
     Ok(())
+}
+
+/// Fails when somebody listens on a TCP address already. libp2p lets sockets share a port, so two nodes with one address would
+/// both start, and each get some of the other's connections.
+fn check_free(address: &Multiaddr) -> std::io::Result<()> {
+    let mut parts = address.iter();
+    let ip: std::net::IpAddr = match parts.next() {
+        Some(Protocol::Ip4(ip)) => ip.into(),
+        Some(Protocol::Ip6(ip)) => ip.into(),
+        _ => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind(SocketAddr::new(ip, port)).map(drop),
+        _ => Ok(()),
+    }
 }
 
 type Dialled = oneshot::Sender<Result<PeerId, DialFailure>>;
@@ -247,6 +268,7 @@ impl Task {
             Command::Publish(topic, bytes, back) => answer(back, self.publish(topic, bytes)),
             Command::Report(id, source, acceptance) => self.report(&id, source, acceptance),
             Command::Request(which, peer, bytes, back) => self.request(which, peer, bytes, back),
+            Command::OpenPull(peer, back) => self.swarm.behaviour_mut().pull.open(peer, back),
             Command::Peers(back) => answer(back, self.peer_list()),
             Command::Ban(peer) => self.ban(peer, None),
             Command::Unban(peer) => {
@@ -264,7 +286,11 @@ impl Task {
 
     fn dial(&mut self, address: Multiaddr, back: Dialled) {
         let target = address.iter().find_map(|part| if let Protocol::P2p(peer) = part { Some(peer) } else { None });
+        let bare: Multiaddr = address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
         match target {
+            _ if target == Some(*self.swarm.local_peer_id()) || self.swarm.listeners().any(|own| *own == bare) => {
+                answer(back, Err(DialFailure::Myself(address)));
+            }
             Some(peer) if self.swarm.is_connected(&peer) => answer(back, Ok(peer)),
             _ => self.start_dial(address.to_string(), DialOpts::unknown_peer_id().address(address).build(), back),
         }
@@ -363,8 +389,8 @@ impl Task {
         }
         let behaviour = self.swarm.behaviour_mut();
         let id = match which {
-            Which::Sync => behaviour.sync.send_request(&peer, bytes),
-            Which::Access => behaviour.access.send_request(&peer, bytes),
+            Which::Sync => behaviour.sync.send_request(&peer, Ok(bytes)),
+            Which::Access => behaviour.access.send_request(&peer, Ok(bytes)),
         };
         self.asked.insert((which, id), back);
     }
@@ -548,12 +574,14 @@ impl Task {
         }
     }
 
-    fn on_request_event(&mut self, which: Which, event: request_response::Event<Vec<u8>, Vec<u8>>) {
+    fn on_request_event(&mut self, which: Which, event: request_response::Event<Result<Vec<u8>, FrameError>, Vec<u8>>) {
         match event {
             request_response::Event::Message { peer, message, .. } => match message {
-                Message::Request { request_id, request, channel } => {
-                    self.on_request(which, peer, request_id, request, channel);
-                }
+                Message::Request { request_id, request, channel } => match request {
+                    Ok(request) => self.on_request(which, peer, request_id, request, channel),
+                    // The channel is dropped, which closes the stream.
+                    Err(error) => self.bad_frame(peer, error),
+                },
                 Message::Response { request_id, response } => self.answered(which, request_id, Ok(response)),
             },
             request_response::Event::OutboundFailure { peer, request_id, error, .. } => {
@@ -562,10 +590,8 @@ impl Task {
             }
             request_response::Event::InboundFailure { peer, request_id, error, .. } => {
                 self.answering.remove(&(which, request_id));
-                match error {
-                    InboundFailure::Io(error) => self.bad_frame(peer, &error),
-                    InboundFailure::Timeout => tracing::debug!(%peer, protocol = which.protocol(), "request timed out"),
-                    _ => {}
+                if matches!(error, InboundFailure::Timeout | InboundFailure::Io(_)) {
+                    tracing::debug!(%peer, protocol = which.protocol(), %error, "request without an answer");
                 }
             }
             request_response::Event::ResponseSent { request_id, .. } => {
@@ -627,27 +653,26 @@ impl Task {
             OutboundFailure::Timeout => RequestError::Timeout(peer),
             OutboundFailure::UnsupportedProtocols => RequestError::Unsupported { peer, protocol: which.protocol() },
             OutboundFailure::ConnectionClosed => RequestError::Broken { peer, reason: "it was closed".into() },
-            OutboundFailure::Io(error) => {
-                self.bad_frame(peer, &error);
-                match frame_error(&error) {
-                    Some(error) => error.into(),
-                    None => RequestError::Broken { peer, reason: error.to_string() },
+            // Streams that merely break are nobody's fault.
+            OutboundFailure::Io(error) => match frame_error(&error) {
+                Some(error) => {
+                    self.bad_frame(peer, error);
+                    error.into()
                 }
-            }
+                None => RequestError::Broken { peer, reason: error.to_string() },
+            },
         }
     }
 
-    /// Holds a broken frame against its sender. Streams that merely broke are nobody's fault.
-    fn bad_frame(&mut self, peer: PeerId, error: &io::Error) {
-        if let Some(error) = frame_error(error) {
-            count(&self.counters.bad_frames);
-            tracing::debug!(%peer, %error, "bad frame");
-            let offence = match error {
-                super::frame::FrameError::TooLarge { .. } => Offence::Oversized,
-                super::frame::FrameError::Truncated { .. } => Offence::Stalled,
-            };
-            self.penalize(peer, offence);
-        }
+    /// Holds a broken frame against its sender.
+    fn bad_frame(&mut self, peer: PeerId, error: FrameError) {
+        count(&self.counters.bad_frames);
+        tracing::debug!(%peer, %error, "bad frame");
+        let offence = match error {
+            FrameError::TooLarge { .. } => Offence::Oversized,
+            FrameError::Truncated { .. } => Offence::Stalled,
+        };
+        self.penalize(peer, offence);
     }
 }
 

@@ -8,18 +8,18 @@ use std::collections::BTreeSet;
 
 use libp2p::gossipsub::{MaxCountSubscriptionFilter, TopicHash, TopicSubscriptionFilter};
 
+use tributary_protocol::wire::{gossip::TOPIC_PREFIX, parse_topic};
+
 use super::{MAX_GOSSIP_FRAME, MAX_TOPICS_PER_PEER, error::SubscribeError};
 
-/// What every topic of this network starts with.
-pub(super) const TOPIC_PREFIX: &str = "/tributary/";
-/// Longest topic, bytes: `/tributary/feed/1/<did>/<stream id>` has 134.
-pub(super) const MAX_TOPIC_LEN: usize = 160;
+/// Longest topic, bytes: `/tributary/feed/1/<did>/<stream id>`.
+const MAX_TOPIC_LEN: usize = 18 + 51 + 1 + 64;
 /// Bytes a topic costs in the hello beside its name: tags, lengths and flags of the protobuf message, rounded up.
 const HELLO_OVERHEAD: usize = 16;
 
 /// Whether a name can be a topic of this network.
 pub(super) fn is_topic(name: &str) -> bool {
-    name.len() <= MAX_TOPIC_LEN && name.starts_with(TOPIC_PREFIX)
+    name.len() <= MAX_TOPIC_LEN && parse_topic(name).is_some()
 }
 
 /// Lets through the topics of this network, whoever subscribes.
@@ -69,7 +69,7 @@ impl OwnTopics {
     pub(super) fn refuse(&mut self, topic: &str) -> SubscribeError {
         self.remove(topic);
         let topic = topic.chars().take(MAX_TOPIC_LEN).collect();
-        SubscribeError::Name { topic, prefix: TOPIC_PREFIX, max: MAX_TOPIC_LEN }
+        SubscribeError::Name { topic, prefix: TOPIC_PREFIX }
     }
 
     /// Takes a topic out; `false` when it was not there.
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn our_own_topics_never_outgrow_one_hello() {
         let mut own = OwnTopics::default();
-        let name = |i: usize| format!("/tributary/feed/1/did:peaq:0x{i:040x}/{i:064x}");
+        let name = |i: usize| format!("/tributary/feed/1/did:peaq:0x{i:040x}/{:064x}", i + 1);
         let mut taken = 0;
         let refused = (0..).map(name).map(|topic| own.insert(&topic)).find_map(|result| match result {
             Ok(new) => {

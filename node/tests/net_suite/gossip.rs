@@ -123,7 +123,7 @@ async fn a_full_queue_ignores_messages_and_counts_them() {
 
 #[tokio::test]
 async fn a_peer_with_150_topics_is_heard_in_its_hello_and_later() {
-    let name = |i: usize| format!("/tributary/feed/1/did:peaq:0x{i:040x}/{i:064x}");
+    let name = |i: usize| format!("/tributary/feed/1/did:peaq:0x{i:040x}/{:064x}", i + 1);
     let (mut a, b) = (Node::new(tcp_config()).await, Node::new(tcp_config()).await);
     let mut taken = 0;
     // As many as we allow ourselves, all of which must fit the one frame of the hello.

@@ -3,10 +3,14 @@ use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 use futures::{AsyncReadExt, AsyncWriteExt, io::Cursor};
 use tokio_util::compat::TokioAsyncReadCompatExt;
 use tributary::net::{
-    ChunkLookup, ChunkProvider, MAX_CHUNK_BODY, MAX_PULL_HASHES, PULL_HEADER_LEN, PULL_PROTOCOL, PeerEvent, PullClient,
-    PullError, PullHeader, PullItem, PullOptions, PullServer, PullServerConfig, PullServerError, PullStatus, Wanted,
+    ChunkLookup, ChunkProvider, MAX_PULL_HASHES, PULL_PROTOCOL, PeerEvent, PullClient, PullError, PullItem,
+    PullOptions, PullServer, PullServerConfig, PullServerError, RequestError, Wanted,
 };
-use tributary_protocol::ids::Hash;
+use tributary_protocol::{
+    ids::Hash,
+    record::MAX_CIPHERTEXT_LEN,
+    wire::{PullHeader, PullRequest, PullStatus},
+};
 
 use super::support::{Node, Rogue, pair, soon, tcp_config};
 
@@ -60,7 +64,7 @@ fn serve(node: &Node, chunks: Chunks, config: PullServerConfig) -> PullServer {
 async fn many_chunks_of_all_sizes_arrive_in_order() {
     let (a, b) = pair().await;
     let (mut chunks, mut wanted) = (Chunks::default(), Vec::new());
-    for (count, len) in [(600, 10), (40, 70_000), (3, MAX_CHUNK_BODY)] {
+    for (count, len) in [(600, 10), (40, 70_000), (3, MAX_CIPHERTEXT_LEN)] {
         let (more, hashes) = Chunks::new(count, len);
         chunks.0.extend(more.0);
         wanted.extend(hashes);
@@ -104,9 +108,13 @@ async fn wrong_bytes_are_detected() {
 
 /// What a pull makes of a response that is not what a server of ours would send.
 async fn pulled(response: Vec<u8>, wanted: Vec<Wanted>) -> Vec<Result<Vec<u8>, PullError>> {
+    pulled_with(PullOptions::default(), response, wanted).await
+}
+
+async fn pulled_with(options: PullOptions, response: Vec<u8>, wanted: Vec<Wanted>) -> Vec<Result<Vec<u8>, PullError>> {
     let (ours, theirs) = tokio::io::duplex(1 << 20);
     let mut theirs = theirs.compat();
-    let options = PullOptions { stall_timeout: Duration::from_millis(200), ..PullOptions::default() };
+    let options = PullOptions { stall_timeout: Duration::from_millis(200), ..options };
     let mut pull = PullClient::start(ours.compat(), wanted, options).unwrap();
     theirs.write_all(&response).await.unwrap();
     let mut results = Vec::new();
@@ -121,31 +129,35 @@ async fn every_lie_of_a_server_has_its_name() {
     let body = vec![9; 1000];
     let hash = Hash::of(&body);
     let other = Hash::from_bytes([7; 32]);
-    let header = |hash, status, len| PullHeader { hash, status, len }.encode().to_vec();
+    let found = |hash, len| PullHeader { hash, status: PullStatus::Found { len } }.encode().to_vec();
     let known = vec![Wanted { hash, len: Some(1000) }];
     let unknown = vec![Wanted { hash, len: None }];
 
-    let good = [header(hash, PullStatus::Found, 1000), body.clone()].concat();
+    let good = [found(hash, 1000), body.clone()].concat();
     assert_eq!(pulled(good, known.clone()).await, [Ok(body)]);
-    let too_long = pulled(header(hash, PullStatus::Found, u32::MAX), unknown.clone()).await;
-    assert_eq!(too_long, [Err(PullError::TooLong { hash, len: u32::MAX as usize, max: MAX_CHUNK_BODY })]);
-    let wrong = pulled(header(hash, PullStatus::Found, 999), known.clone()).await;
+    let body_limit = PullOptions { max_body: 999, ..PullOptions::default() };
+    let too_long = pulled_with(body_limit, found(hash, 1000), unknown.clone()).await;
+    assert_eq!(too_long, [Err(PullError::TooLong { hash, len: 1000, max: 999 })]);
+    let endless = pulled(found(hash, u32::MAX), unknown.clone()).await;
+    assert!(matches!(endless[..], [Err(PullError::Malformed(_))]));
+    let wrong = pulled(found(hash, 999), known.clone()).await;
     assert_eq!(wrong, [Err(PullError::WrongLength { hash, len: 999, expected: 1000 })]);
-    let order = pulled(header(other, PullStatus::Found, 1000), known.clone()).await;
-    assert_eq!(order, [Err(PullError::OutOfOrder { wanted: hash, got: other })]);
-    let busy = pulled(PullHeader::busy(Duration::from_millis(1500)).encode().to_vec(), known.clone()).await;
+    let order = pulled(found(other, 1000), known.clone()).await;
+    assert_eq!(order, [Err(PullError::Unasked(other))]);
+    let busy = PullHeader { hash, status: PullStatus::Busy { retry_ms: 1500 } };
+    let busy = pulled(busy.encode().to_vec(), known.clone()).await;
     assert_eq!(busy, [Err(PullError::Busy { retry_after: Duration::from_millis(1500) })]);
-    assert!(matches!(pulled(vec![0xff; PULL_HEADER_LEN], known.clone()).await[..], [Err(PullError::Wire(_))]));
+    assert!(matches!(pulled(vec![0xff; PullHeader::LEN], known.clone()).await[..], [Err(PullError::Malformed(_))]));
     // The server keeps the stream open and says no more, inside a header and inside a body.
     assert_eq!(pulled(vec![0; 10], known.clone()).await, [Err(PullError::Timeout)]);
-    let half = [header(hash, PullStatus::Found, 1000), vec![9; 10]].concat();
+    let half = [found(hash, 1000), vec![9; 10]].concat();
     assert_eq!(pulled(half, known).await, [Err(PullError::Timeout)]);
     let number = vec![unknown[0]; MAX_PULL_HASHES + 1];
     let stream = Cursor::new(Vec::new());
     assert_eq!(PullClient::start(stream, number, PullOptions::default()).err(), Some(PullError::Count(1025)));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_a_hundred_streams_at_once_none_is_lost() {
     let (a, b) = pair().await;
     let (chunks, wanted) = Chunks::new(1, 1000);
@@ -201,14 +213,9 @@ async fn a_stream_that_never_ends_or_never_reads_is_cut_off_and_its_place_is_fre
     assert!(rest.is_empty());
 
     // A request for 64 MiB that nobody reads. The stream stays open until the server has given up.
-    let mut request = vec![0x81, 0x98, 64];
-    for wanted in &wanted {
-        request.extend([0x58, 32]);
-        request.extend(wanted.hash.as_bytes());
-    }
+    let request = PullRequest { hashes: wanted.iter().map(|wanted| wanted.hash).collect() };
     let mut stream = rogue.open(&node, PULL_PROTOCOL).await;
-    stream.write_all(&u32::try_from(request.len()).unwrap().to_be_bytes()).await.unwrap();
-    stream.write_all(&request).await.unwrap();
+    stream.write_all(&request.encode_frame().unwrap()).await.unwrap();
     stream.close().await.unwrap();
     soon("stall", async {
         while server.stats().failed < 2 {
@@ -232,10 +239,9 @@ async fn malformed_requests_are_counted_and_end_in_a_ban() {
     let mut rogue = Rogue::dialing(&node).await;
     node.wait(PeerEvent::Connected(rogue.id)).await;
     // Too long, no list, an empty list, more than a list.
-    let mut more = vec![0, 0, 0, 36, 0x81, 0x81, 0x58, 32];
-    more.extend(wanted[0].hash.as_bytes());
+    let mut more = PullRequest { hashes: vec![wanted[0].hash] }.encode_frame().unwrap();
     more.push(0);
-    for bytes in [vec![0, 2, 0, 0], vec![0, 0, 0, 1, 7], vec![0, 0, 0, 2, 0x81, 0x80], more] {
+    for bytes in [vec![0, 2, 0, 0], vec![0, 0, 0, 1, 7], vec![0, 0, 0, 3, 0x82, 0, 0x80], more] {
         let mut stream = rogue.open(&node, PULL_PROTOCOL).await;
         let _ = stream.write_all(&bytes).await;
         let _ = stream.close().await;
@@ -268,7 +274,7 @@ async fn eight_opposing_pulls_over_one_connection_complete() {
         each(&b, &a),
     ];
     for items in soon("pulls", futures::future::join_all(pulls)).await {
-        assert_eq!(items.len(), 64);
+        assert_eq!(items.len(), 64, "{:?}", items.last().map(|item| item.result.as_ref().err()));
         assert!(items.iter().all(|item| item.result.as_ref().is_ok_and(|body| body.len() == 256 << 10)));
     }
     assert_eq!(a.client.peers().await.unwrap()[0].connections, 1);
@@ -284,4 +290,43 @@ async fn a_limited_server_delivers_everything() {
     let _server = serve(&b, chunks, config);
     let items = pull(&b, &a, wanted).await;
     assert!(items.len() == 8 && items.iter().all(|item| item.result.is_ok()));
+}
+
+#[tokio::test]
+async fn a_node_that_serves_nothing_offers_nothing_until_it_does() {
+    let (a, b) = pair().await;
+    let (chunks, wanted) = Chunks::new(1, 10);
+    let chunks = Arc::new(chunks);
+    let refused = soon("open", a.client.open_pull(b.id())).await;
+    assert_eq!(refused.err(), Some(RequestError::Unsupported { peer: b.id(), protocol: PULL_PROTOCOL }));
+    let server = PullServer::start(&b.client, chunks.clone(), PullServerConfig::default()).unwrap();
+    assert!(pull(&b, &a, wanted.clone()).await[0].result.is_ok());
+    drop(server);
+    let again = soon("again", async {
+        loop {
+            match PullServer::start(&b.client, chunks.clone(), PullServerConfig::default()) {
+                Ok(server) => break server,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+    assert!(pull(&b, &a, wanted).await[0].result.is_ok());
+    assert_eq!(again.stats().completed, 1);
+}
+
+#[tokio::test]
+async fn a_pull_dials_a_known_address() {
+    let mut config = tcp_config();
+    config.listen.push("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap());
+    let (mut a, b) = (Node::new(tcp_config()).await, Node::new(config).await);
+    let (chunks, wanted) = Chunks::new(1, 10);
+    let _server = serve(&b, chunks, PullServerConfig::default());
+    let unknown = soon("unknown", a.client.open_pull(b.id())).await;
+    assert_eq!(unknown.err(), Some(RequestError::Unreachable(b.id())));
+    let addresses = b.client.listen_addrs().await.unwrap();
+    assert_eq!(soon("connect", a.client.connect(b.id(), addresses)).await, Ok(()));
+    a.client.disconnect(b.id()).await.unwrap();
+    a.wait(PeerEvent::Disconnected(b.id())).await;
+    assert!(pull(&b, &a, wanted).await[0].result.is_ok());
 }

@@ -300,9 +300,7 @@ impl Grant {
         let signed = signed_bytes(&header_bytes, &enc, &ciphertext);
         let signature = match issuer {
             Issuer::Feed(key) => Signature::Feed(key.sign(Context::Grant, &signed)),
-            Issuer::Owner(key) => {
-                Signature::Owner(key.sign_eip191(header.owner_text(&owner_hash(&signed)).as_bytes()))
-            }
+            Issuer::Owner(key) => Signature::Owner(key.sign_eip191(header.owner_text(&owner_hash(&signed)).as_bytes())),
         };
         Ok(Self { header_bytes, header, signature, enc, ciphertext })
     }
@@ -384,12 +382,7 @@ impl Grant {
     ///
     /// Says what does not match. [`GrantError::CoverHash`], [`GrantError::Cover`] and [`GrantError::Sealing`] after everything
     /// else passed mean that the issuer signed junk; the grant is the proof.
-    pub fn open(
-        &self,
-        key: &EncryptionKey,
-        expected: &GrantExpectation<'_>,
-        now_ms: u64,
-    ) -> Result<Cover, GrantError> {
+    pub fn open(&self, key: &EncryptionKey, expected: &GrantExpectation<'_>, now_ms: u64) -> Result<Cover, GrantError> {
         let header = &self.header;
         self.verify(expected.binding)?;
         if header.buyer != expected.buyer {

@@ -34,7 +34,9 @@ pub enum SealingError {
     #[error("nothing can be sealed to the X25519 key {0:?}: it is of small order; ask for another key")]
     Recipient(EncryptionPublicKey),
     /// It does not open.
-    #[error("the sealed part does not open with this key: it was sealed to another one, for something else, or changed")]
+    #[error(
+        "the sealed part does not open with this key: it was sealed to another one, for something else, or changed"
+    )]
     Open,
 }
 

@@ -42,7 +42,9 @@ pub enum ChainError {
         serial: u64,
     },
     /// Another binding of this serial, fully signed, is held already.
-    #[error("a second binding {serial} of {did} is signed by all who must: its keys are not in one hand; ask the owner")]
+    #[error(
+        "a second binding {serial} of {did} is signed by all who must: its keys are not in one hand; ask the owner"
+    )]
     Fork {
         /// The machine.
         did: Did,

@@ -73,7 +73,12 @@ impl Kind {
             5 => Self::DatasetClosed,
             6 => Self::Listing,
             7 => Self::Tombstone,
-            _ => return Err(LayoutError::Value { what: "entry kind", reason: "no such kind; a newer node may know it" }),
+            _ => {
+                return Err(LayoutError::Value {
+                    what: "entry kind",
+                    reason: "no such kind; a newer node may know it",
+                });
+            }
         })
     }
 
@@ -324,8 +329,14 @@ impl EntryBody {
         let mut out = Vec::new();
         match self {
             Self::Binding(signed) => return Ok(signed.encode()),
-            Self::Chunk(record) => return Ok(record.encode()),
-            Self::DatasetClosed(dataset) => return Ok(dataset.encode()),
+            Self::Chunk(record) => {
+                record.check().map_err(|e| EntryError::Record { what: "chunk record", reason: e.to_string() })?;
+                return Ok(record.encode());
+            }
+            Self::DatasetClosed(dataset) => {
+                dataset.check().map_err(|e| EntryError::Record { what: "dataset entry", reason: e.to_string() })?;
+                return Ok(dataset.encode());
+            }
             Self::Epoch(info) => {
                 out.extend_from_slice(info.stream.as_bytes());
                 out.extend_from_slice(&info.epoch.to_be_bytes());

@@ -46,8 +46,7 @@ impl Evidence {
                 let (first, second) = (&two.0, &two.1);
                 let (a, b) = (first.entry(), second.entry());
                 let same_position = a.key() == b.key() && a.seq == b.seq && first.hash() != second.hash();
-                let broken_link =
-                    a.key() == b.key() && a.seq.checked_add(1) == Some(b.seq) && b.prev != first.hash();
+                let broken_link = a.key() == b.key() && a.seq.checked_add(1) == Some(b.seq) && b.prev != first.hash();
                 let both_close = match (&a.body, &b.body) {
                     (EntryBody::DatasetClosed(x), EntryBody::DatasetClosed(y)) => {
                         a.did == b.did && x.dataset == y.dataset && first.hash() != second.hash()

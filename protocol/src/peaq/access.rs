@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     ACCESS_SCHEMA, ReadError, StreamError, ascii_json,
     decrypt::unwrap_chunk_key,
-    envelope::{Envelope, Recipient, RecipientEntry, Role},
+    envelope::{Envelope, RecipientEntry},
+    parties::{Recipient, Role},
     sealed_box::BoxSecretKey,
 };
 

@@ -10,10 +10,11 @@ use zeroize::Zeroizing;
 
 use super::{
     StreamError,
-    envelope::{Envelope, Recipients, SealedParts},
+    envelope::{Envelope, SealedParts},
     hexes,
+    parties::{Recipients, SignerInfo},
 };
-use crate::keys::{FeedKey, FeedPublicKey};
+use crate::keys::FeedKey;
 
 /// Largest chunk that is built here, in bytes; one chunk and its ciphertext are in memory.
 pub const MAX_CHUNK_SIZE: usize = 64 * 1024 * 1024;
@@ -41,12 +42,11 @@ pub fn signing_key_from_hex(private_hex: &str, public_hex: Option<&str>) -> Resu
     }
 }
 
-/// Who signs a chain: a key, and the names that stand beside the signature.
+/// Who signs a chain: a key, and what stands beside its signatures.
 #[derive(Clone)]
 pub struct ChunkSigner<'a> {
     key: &'a FeedKey,
-    machine_did: String,
-    key_id: String,
+    info: SignerInfo,
 }
 
 impl<'a> ChunkSigner<'a> {
@@ -55,30 +55,13 @@ impl<'a> ChunkSigner<'a> {
     /// # Errors
     /// A blank name: such a chain does not verify.
     pub fn new(key: &'a FeedKey, machine_did: &str, key_id: &str) -> Result<Self, StreamError> {
-        for (text, field) in [(machine_did, "machine_did"), (key_id, "machine_key_id")] {
-            if hexes::is_blank(text) {
-                return Err(StreamError::Blank { field });
-            }
-        }
-        Ok(Self { key, machine_did: machine_did.to_owned(), key_id: key_id.to_owned() })
+        Ok(Self { key, info: SignerInfo::new(key.public(), machine_did, key_id)? })
     }
 
-    /// The machine's name.
+    /// What stands beside the signatures.
     #[must_use]
-    pub fn machine_did(&self) -> &str {
-        &self.machine_did
-    }
-
-    /// The key's name.
-    #[must_use]
-    pub fn key_id(&self) -> &str {
-        &self.key_id
-    }
-
-    /// The Ed25519 public key.
-    #[must_use]
-    pub fn public_key(&self) -> FeedPublicKey {
-        self.key.public()
+    pub const fn info(&self) -> &SignerInfo {
+        &self.info
     }
 }
 
@@ -135,7 +118,7 @@ pub fn seal_chunk(
         signature: signer.key.sign_v1_hash(&encrypted_data_hash),
         storage_ref: None,
     };
-    let envelope = Envelope::from_parts(parts, &secrets.key, recipients, signer, rng)?;
+    let envelope = Envelope::from_parts(parts, &secrets.key, recipients, &signer.info, rng)?;
     Ok(SealedChunk { envelope, ciphertext })
 }
 
@@ -260,7 +243,7 @@ mod tests {
     use super::*;
     use crate::peaq::{
         decrypt::{decrypt_chunk, decrypt_with_key, unwrap_chunk_key},
-        envelope::Role,
+        parties::Role,
         sealed_box::BoxSecretKey,
         verify::{ChainError, ChainFault, verify_chain},
     };

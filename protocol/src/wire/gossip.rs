@@ -123,8 +123,7 @@ impl FeedMessage {
                     r.expect(what, 1)?;
                 }
                 let entry = r.bytes("entry", MAX_ENTRY_LEN)?.to_vec();
-                let attachment =
-                    if attached { Some(r.bytes("attachment", MAX_ATTACHMENT)?.to_vec()) } else { None };
+                let attachment = if attached { Some(r.bytes("attachment", MAX_ATTACHMENT)?.to_vec()) } else { None };
                 Self::Entry { entry, attachment }
             }
             1 => {

@@ -9,9 +9,10 @@ use tributary_protocol::peaq::{
     StreamError,
     chain::{ChainBuilder, ChunkSigner, SealedChunk, signing_key_from_hex},
     decrypt::{decrypt_chunk, unwrap_chunk_key},
-    envelope::{RecipientEntry, Recipients, Role, in_order},
+    envelope::{RecipientEntry, in_order},
     hexes,
     manifest::Manifest,
+    parties::{Recipients, Role},
     verify::verify_chain,
 };
 

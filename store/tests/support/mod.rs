@@ -1,12 +1,20 @@
 //! Shared by the store's tests.
-#![allow(dead_code, reason = "every test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses its own part")]
+
+pub mod disk;
+pub mod workload;
 
 use tributary_protocol::ids::{Did, Hash, LogId, LogKey};
 use tributary_store::StoreOptions;
 
 /// Defaults without the parts that only cost time in a test.
 pub fn options() -> StoreOptions {
-    StoreOptions { ballast_bytes: 64 << 10, preallocate_bytes: 1 << 20, min_free_bytes: 1 << 20, ..StoreOptions::default() }
+    StoreOptions {
+        ballast_bytes: 64 << 10,
+        preallocate_bytes: 1 << 20,
+        min_free_bytes: 1 << 20,
+        ..StoreOptions::default()
+    }
 }
 
 /// Segments so small that every test crosses their borders.

@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Arity, DefinitionError, Field, Kind, Lookup, MAX_DEPTH, MAX_TYPES, Plan, Struct, normalize_type_name, text};
+use super::{
+    Arity, DefinitionError, Field, Kind, Lookup, MAX_DEPTH, MAX_TYPES, Plan, Struct, normalize_type_name, text,
+};
 
 /// Types that every ROS 2 definition may use; some writers leave their sections out.
 const ALWAYS_KNOWN: [(&str, &str); 2] = [
@@ -21,7 +23,14 @@ pub(super) fn compile(type_name: &str, definition: &str, lookup: &dyn Lookup) ->
         reason: "not a type name (pkg/msg/Type)",
         found: String::new(),
     })?;
-    let mut compiler = Compiler { root: root.clone(), raw: HashMap::new(), done: HashMap::new(), structs: Vec::new(), heights: Vec::new(), lookup };
+    let mut compiler = Compiler {
+        root: root.clone(),
+        raw: HashMap::new(),
+        done: HashMap::new(),
+        structs: Vec::new(),
+        heights: Vec::new(),
+        lookup,
+    };
     compiler.add(text::parse(&root, definition)?)?;
     let index = compiler.type_index(&root, &root, 0)?;
     Ok(Plan { structs: compiler.structs, root: index })

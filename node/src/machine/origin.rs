@@ -1,0 +1,262 @@
+//! Is this home still where it was made?
+//!
+//! A home that was copied or restored must not go on as if it were the first: two machines that sign different entries for one
+//! position look like a liar. So a home remembers where it lies (machine id, device and inode of its `keys` folder) and the
+//! highest entry of each log that others may have seen. When either no longer fits, the node may not publish in this
+//! incarnation any more; a new binding, co-signed by the owner, starts the next one.
+//!
+//! A copy of a whole disk that keeps its machine id and inodes is not seen here. It is seen when its twin's entries arrive: a
+//! node that meets an entry signed by itself that it does not hold stops publishing.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use tributary_protocol::ids::{LogId, LogKey};
+use tributary_store::{Store, StoreError};
+
+/// Where a home lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Place {
+    /// What the system calls itself; empty where it has no name.
+    machine_id: String,
+    device: u64,
+    inode: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    version: u32,
+    incarnation: u32,
+    place: Place,
+    /// Log to the number of its entries that others may have seen.
+    published: BTreeMap<LogId, u64>,
+}
+
+/// Why this home must not go on in its incarnation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Displaced {
+    /// The home lies elsewhere than where it was made: it was copied, or restored to another disk or machine.
+    Moved,
+    /// The store holds less than was published: it was restored from a backup.
+    Behind {
+        /// The log.
+        log: LogId,
+        /// How many entries others may have seen.
+        published: u64,
+        /// How many the store holds.
+        held: u64,
+    },
+    /// An entry signed by this machine arrived from outside: somebody else runs with its keys.
+    Twin {
+        /// The log.
+        log: LogKey,
+        /// The position.
+        seq: u64,
+    },
+}
+
+impl std::fmt::Display for Displaced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Moved => write!(f, "this home was copied or moved since it last published"),
+            Self::Behind { log, published, held } => {
+                write!(
+                    f,
+                    "the store holds {held} entries of log {log}, but {published} were published: it was restored from an older state"
+                )
+            }
+            Self::Twin { log, seq } => {
+                write!(
+                    f,
+                    "an entry signed by this machine arrived that it did not make (log {}, entry {seq}): another node runs with its keys",
+                    log.log
+                )
+            }
+        }
+    }
+}
+
+/// Why the origin record cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OriginError {
+    /// The file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The file is not an origin record.
+    #[error("{} is damaged ({source}); if this home is the only copy, remove the file and bind a new incarnation with `tributary key bind`", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The store cannot be read.
+    #[error("cannot compare the store with what was published: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// The record `origin.json` of a home.
+pub(crate) struct Origin {
+    path: PathBuf,
+    record: Record,
+}
+
+impl Origin {
+    /// Reads the record of the home that `keys` belongs to, or makes the first one.
+    pub(crate) fn open(home: &Path, keys: &Path) -> Result<Self, OriginError> {
+        let path = home.join("origin.json");
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let record = serde_json::from_slice(&bytes)
+                    .map_err(|source| OriginError::Damaged { path: path.clone(), source })?;
+                Ok(Self { path, record })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let place = place(keys).map_err(|source| OriginError::Io { path: keys.to_owned(), source })?;
+                let record = Record { version: 1, incarnation: 0, place, published: BTreeMap::new() };
+                let origin = Self { path, record };
+                origin.write()?;
+                Ok(origin)
+            }
+            Err(source) => Err(OriginError::Io { path, source }),
+        }
+    }
+
+    /// The incarnation that the home lives in.
+    pub(crate) fn incarnation(&self) -> u32 {
+        self.record.incarnation
+    }
+
+    /// Whether the home must not publish in its incarnation any more.
+    pub(crate) fn displaced(
+        &self,
+        keys: &Path,
+        store: &Store,
+        key_of: impl Fn(LogId) -> LogKey,
+    ) -> Result<Option<Displaced>, OriginError> {
+        let now = place(keys).map_err(|source| OriginError::Io { path: keys.to_owned(), source })?;
+        if now != self.record.place {
+            return Ok(Some(Displaced::Moved));
+        }
+        for (&log, &published) in &self.record.published {
+            let held = store.head(&key_of(log))?.map_or(0, |(seq, _)| seq + 1);
+            if held < published {
+                return Ok(Some(Displaced::Behind { log, published, held }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes that others may have seen `count` entries of `log`; written by [`Origin::save`].
+    pub(crate) fn published(&mut self, log: LogId, count: u64) -> bool {
+        let known = self.record.published.entry(log).or_insert(0);
+        let news = count > *known;
+        *known = count.max(*known);
+        news
+    }
+
+    /// Makes this place and `incarnation` the home's own.
+    pub(crate) fn settle(&mut self, keys: &Path, incarnation: u32) -> Result<(), OriginError> {
+        self.record.place = place(keys).map_err(|source| OriginError::Io { path: keys.to_owned(), source })?;
+        if incarnation != self.record.incarnation {
+            self.record.incarnation = incarnation;
+            self.record.published.clear();
+        }
+        self.write()
+    }
+
+    /// Writes what [`Origin::published`] noted.
+    pub(crate) fn save(&self) -> Result<(), OriginError> {
+        self.write()
+    }
+
+    fn write(&self) -> Result<(), OriginError> {
+        let io_error = |source| OriginError::Io { path: self.path.clone(), source };
+        let text = serde_json::to_vec_pretty(&self.record)
+            .map_err(|source| OriginError::Damaged { path: self.path.clone(), source })?;
+        let new = self.path.with_extension("json.new");
+        let mut file = fs::File::create(&new).map_err(io_error)?;
+        io::Write::write_all(&mut file, &text).map_err(io_error)?;
+        file.sync_all().map_err(io_error)?;
+        fs::rename(&new, &self.path).map_err(io_error)?;
+        if let Some(folder) = self.path.parent() {
+            fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error)?;
+        }
+        Ok(())
+    }
+}
+
+fn place(keys: &Path) -> io::Result<Place> {
+    let folder = fs::metadata(keys)?;
+    // systemd's name of the installation; absent in small containers, where device and inode have to do.
+    let machine_id = fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
+    Ok(Place { machine_id, device: folder.dev(), inode: folder.ino() })
+}
+
+#[cfg(test)]
+mod tests {
+    use tributary_protocol::ids::Did;
+    use tributary_store::StoreOptions;
+
+    use super::*;
+
+    fn key(log: LogId) -> LogKey {
+        LogKey { did: Did::from_bytes([1; 20]), log, incarnation: 0 }
+    }
+
+    #[test]
+    fn a_copied_home_is_displaced_until_it_settles() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (store, _) = Store::open(&dir.path().join("store"), &StoreOptions::default()).expect("opens");
+        let [first, copy] = ["first", "copy"].map(|name| {
+            let home = dir.path().join(name);
+            fs::create_dir_all(home.join("keys")).expect("made");
+            home
+        });
+        let origin = Origin::open(&first, &first.join("keys")).expect("made");
+        assert_eq!(origin.displaced(&first.join("keys"), &store, key).expect("read"), None);
+
+        fs::copy(first.join("origin.json"), copy.join("origin.json")).expect("copied");
+        let mut copied = Origin::open(&copy, &copy.join("keys")).expect("read");
+        assert_eq!(copied.displaced(&copy.join("keys"), &store, key).expect("read"), Some(Displaced::Moved));
+        copied.settle(&copy.join("keys"), 1).expect("written");
+        let settled = Origin::open(&copy, &copy.join("keys")).expect("read");
+        assert_eq!(settled.displaced(&copy.join("keys"), &store, key).expect("read"), None);
+        assert_eq!(settled.incarnation(), 1);
+    }
+
+    #[test]
+    fn a_store_behind_its_own_head_is_displaced() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (store, _) = Store::open(&dir.path().join("store"), &StoreOptions::default()).expect("opens");
+        let keys = dir.path().join("keys");
+        fs::create_dir(&keys).expect("made");
+        let mut origin = Origin::open(dir.path(), &keys).expect("made");
+        assert!(origin.published(LogId::MACHINE, 3));
+        assert!(!origin.published(LogId::MACHINE, 2));
+        origin.save().expect("written");
+        let origin = Origin::open(dir.path(), &keys).expect("read");
+        let behind = Displaced::Behind { log: LogId::MACHINE, published: 3, held: 0 };
+        assert_eq!(origin.displaced(&keys, &store, key).expect("read"), Some(behind));
+    }
+
+    #[test]
+    fn a_damaged_record_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        fs::write(dir.path().join("origin.json"), b"{}").expect("written");
+        assert!(matches!(Origin::open(dir.path(), dir.path()), Err(OriginError::Damaged { .. })));
+    }
+}

@@ -1,0 +1,164 @@
+//! From what a buyer asks for to ranges of chunk keys.
+
+use tributary_protocol::{
+    access::{GrantRange, Range, Selection},
+    dataset::DatasetEntry,
+    entry::{EntryBody, SignedEntry},
+    ids::{LogKey, StreamId},
+    keytree::{Cover, EPOCH_SLOTS, Position},
+    record::ChunkRecord,
+};
+use tributary_store::{Store, StoreError, Table};
+
+use super::{
+    Keys,
+    epochs::{self, EpochError, stream_log},
+};
+
+/// Entries read at a time.
+const PAGE: usize = 256;
+/// Bytes of entries read at a time.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// Why a selection has no keys.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SelectionError {
+    /// The store cannot be read.
+    #[error("the selection cannot be looked up: {0}")]
+    Store(#[from] StoreError),
+    /// The key epoch cannot be read.
+    #[error(transparent)]
+    Epoch(#[from] EpochError),
+    /// The range holds nothing.
+    #[error("nothing to grant: {what}")]
+    Empty {
+        /// What was asked for.
+        what: String,
+    },
+    /// The range is not a range.
+    #[error("the range cannot be covered: {reason}")]
+    Cover {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The key ranges of a selection, one for each stream and epoch, in order.
+pub(crate) fn resolve(
+    store: &Store,
+    keys: &Keys,
+    incarnation: u32,
+    selection: &Selection,
+    now_ms: u64,
+) -> Result<Vec<GrantRange>, SelectionError> {
+    let mut ranges: Vec<GrantRange> = Vec::new();
+    for range in selection.ranges() {
+        match *range {
+            Range::Dataset(id) => {
+                let row = store.row(Table::Dataset, id.as_bytes())?;
+                let entry = row.and_then(|row| DatasetEntry::decode(&row).ok());
+                let entry = entry.ok_or_else(|| SelectionError::Empty { what: format!("no closed dataset {id}") })?;
+                let DatasetEntry { stream, epoch, first_position: first, last_position: last, .. } = entry;
+                ranges.push(GrantRange { stream, epoch, first, last });
+            }
+            Range::Positions { stream, epoch, first, last } => {
+                if first > last {
+                    return Err(SelectionError::Cover { reason: "it ends before it begins".to_owned() });
+                }
+                ranges.push(GrantRange { stream, epoch, first, last });
+            }
+            Range::Time { stream, from_ms, to_ms } => {
+                let found = in_time(store, keys, incarnation, stream, from_ms, to_ms)?;
+                if found.is_empty() {
+                    return Err(SelectionError::Empty { what: format!("no chunk of stream {stream} in that time") });
+                }
+                ranges.extend(found);
+            }
+            Range::Live { stream, seconds } => ranges.push(live(store, keys, incarnation, stream, seconds, now_ms)?),
+        }
+    }
+    Ok(ranges)
+}
+
+/// The keys of a range, as one cover.
+pub(crate) fn cover(store: &Store, keys: &Keys, range: &GrantRange) -> Result<Cover, SelectionError> {
+    let (_, tree) = epochs::tree(store, keys, range.stream, range.epoch)?;
+    tree.cover(range.first..=range.last).map_err(|error| SelectionError::Cover { reason: error.to_string() })
+}
+
+/// Runs of chunks whose packages overlap a time, by capture time. A chunk is whole: it may hold packages from beyond.
+fn in_time(
+    store: &Store,
+    keys: &Keys,
+    incarnation: u32,
+    stream: StreamId,
+    from_ms: u64,
+    to_ms: u64,
+) -> Result<Vec<GrantRange>, SelectionError> {
+    let log = stream_log(keys, stream, incarnation);
+    let mut runs: Vec<GrantRange> = Vec::new();
+    let mut open = false;
+    for_each_record(store, &log, |record| {
+        let inside = record.time_to_ms >= from_ms && record.time_from_ms <= to_ms;
+        match runs.last_mut() {
+            Some(run) if inside && open && run.epoch == record.epoch => run.last = record.position,
+            _ if inside => {
+                let (epoch, position) = (record.epoch, record.position);
+                runs.push(GrantRange { stream, epoch, first: position, last: position });
+            }
+            _ => {}
+        }
+        open = inside;
+    })?;
+    Ok(runs)
+}
+
+/// What comes in the next `seconds`: keys of chunks that do not exist yet.
+fn live(
+    store: &Store,
+    keys: &Keys,
+    incarnation: u32,
+    stream: StreamId,
+    seconds: u32,
+    now_ms: u64,
+) -> Result<GrantRange, SelectionError> {
+    let none =
+        || SelectionError::Empty { what: format!("stream {stream} has no key epoch yet; nothing was published") };
+    let epoch = epochs::newest(store, stream)?.ok_or_else(none)?;
+    let (started_ms, _) = epochs::tree(store, keys, stream, epoch)?;
+    let end_ms = now_ms.saturating_add(u64::from(seconds).saturating_mul(1000));
+    let slot = Position::slot_at(started_ms, now_ms).ok_or_else(none)?;
+    let last = Position::last_of_slot(Position::slot_at(started_ms, end_ms).unwrap_or(EPOCH_SLOTS - 1));
+    // From the newest chunk on: what is being written at this moment belongs to the buyer, what was before does not.
+    let newest = newest_record(store, &stream_log(keys, stream, incarnation))?.filter(|record| record.epoch == epoch);
+    let first = newest.map_or(Position::first_of_slot(slot), |record| record.position);
+    Ok(GrantRange { stream, epoch, first, last: last.max(first) })
+}
+
+/// The newest chunk of a stream's log.
+pub(crate) fn newest_record(store: &Store, log: &LogKey) -> Result<Option<ChunkRecord>, StoreError> {
+    Ok(store.head(log)?.and_then(|(_, bytes)| record_of(&bytes)))
+}
+
+/// Calls `each` for every chunk record of a log, in order, with bounded memory.
+pub(crate) fn for_each_record(
+    store: &Store,
+    log: &LogKey,
+    mut each: impl FnMut(&ChunkRecord),
+) -> Result<(), StoreError> {
+    let mut from = 0;
+    loop {
+        let page = store.entries(log, from, PAGE, PAGE_BYTES)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        from = last.seq + 1;
+        page.iter().filter_map(|entry| record_of(&entry.bytes)).for_each(|record| each(&record));
+    }
+}
+
+fn record_of(bytes: &[u8]) -> Option<ChunkRecord> {
+    match SignedEntry::decode(bytes).ok()?.entry().body {
+        EntryBody::Chunk(ref record) => Some(record.clone()),
+        _ => None,
+    }
+}
