@@ -1,7 +1,9 @@
 //! The store against a raw append: `cargo bench -p tributary-store --bench append`.
 //!
 //! Rounds of "write and `fdatasync` to plain 64 MiB files" and "commit to the store" take turns, because the speed of a disk
-//! drifts; only ratios of the same round mean anything. Then: space after deleting the oldest half, and opening 100,000 small
+//! drifts; only ratios of the same round mean anything. Both write the same shared bodies, and every run's files are removed
+//! and the removal synced before the next: otherwise one side gets page cache that was just freed, the other pages that a
+//! virtual machine's host has yet to find, which is a factor of ten. Then: space after deleting the oldest half, and opening 100,000 small
 //! chunks after a kill. `--quick` takes a quarter of the data.
 
 #![allow(
@@ -16,6 +18,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
     time::Instant,
 };
 
@@ -39,7 +42,7 @@ fn log() -> LogKey {
 }
 
 /// Seconds to append `total` bytes raw.
-fn raw(dir: &Path, bodies: &[(Hash, Vec<u8>)], per_batch: usize) -> f64 {
+fn raw(dir: &Path, bodies: &[(Hash, Arc<[u8]>)], per_batch: usize) -> f64 {
     fs::create_dir_all(dir).unwrap();
     let begun = Instant::now();
     let mut file = File::create(dir.join("0")).unwrap();
@@ -59,7 +62,7 @@ fn raw(dir: &Path, bodies: &[(Hash, Vec<u8>)], per_batch: usize) -> f64 {
 }
 
 /// A batch as the node makes it: bodies, their entries, one row.
-fn batch(chunks: impl Iterator<Item = (u64, Hash, Vec<u8>)>) -> WriteBatch {
+fn batch(chunks: impl Iterator<Item = (u64, Hash, Arc<[u8]>)>) -> WriteBatch {
     let mut batch = WriteBatch::new();
     for (seq, hash, body) in chunks {
         batch.put_entry(log(), seq, vec![seq as u8; 600], EntryIndex { chunk: Some(hash), dataset: None });
@@ -69,9 +72,8 @@ fn batch(chunks: impl Iterator<Item = (u64, Hash, Vec<u8>)>) -> WriteBatch {
 }
 
 /// Seconds to commit the same to a store.
-fn store(dir: &Path, bodies: &[(Hash, Vec<u8>)], per_batch: usize) -> f64 {
+fn store(dir: &Path, bodies: &[(Hash, Arc<[u8]>)], per_batch: usize) -> f64 {
     let (store, _) = Store::open(dir, &StoreOptions::default()).unwrap();
-    // The bodies are moved into the store; making the copies is not its work.
     let batches: Vec<WriteBatch> = bodies
         .chunks(per_batch)
         .enumerate()
@@ -87,34 +89,43 @@ fn store(dir: &Path, bodies: &[(Hash, Vec<u8>)], per_batch: usize) -> f64 {
     begun.elapsed().as_secs_f64()
 }
 
+/// Runs in a directory of its own, and leaves the disk quiet.
+fn apart(dir: &Path, run: impl FnOnce(&Path) -> f64) -> f64 {
+    let dir = dir.join("run");
+    let seconds = run(&dir);
+    fs::remove_dir_all(&dir).unwrap();
+    rustix::fs::sync();
+    seconds
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
 fn throughput(dir: &Path, count: usize) {
-    let bodies: Vec<(Hash, Vec<u8>)> = (0..count as u64)
+    let bodies: Vec<(Hash, Arc<[u8]>)> = (0..count as u64)
         .map(|number| {
             let body = body(number, BODY);
-            (Hash::of(&body), body)
+            (Hash::of(&body), body.into())
         })
         .collect();
     let mib = (count * BODY) as f64 / f64::from(1 << 20);
     println!("{:>6} {:>10} {:>10} {:>7}   ratios by round", "batch", "raw MiB/s", "store", "ratio");
     for per_batch in [16, 1] {
         let (mut raws, mut stores, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..ROUNDS {
-            // Who goes first changes, too. Nothing is removed in between: freeing (and discarding) half a gigabyte would be
-            // paid by whoever comes next.
-            let (raw_dir, store_dir) =
-                (dir.join(format!("raw-{per_batch}-{round}")), dir.join(format!("store-{per_batch}-{round}")));
+        for round in 0..=ROUNDS {
+            // Who goes first changes, too.
             let (raw, store) = if round % 2 == 0 {
-                let raw = raw(&raw_dir, &bodies, per_batch);
-                (raw, store(&store_dir, &bodies, per_batch))
+                let raw = apart(dir, |dir| raw(dir, &bodies, per_batch));
+                (raw, apart(dir, |dir| store(dir, &bodies, per_batch)))
             } else {
-                let store = store(&store_dir, &bodies, per_batch);
-                (raw(&raw_dir, &bodies, per_batch), store)
+                let store = apart(dir, |dir| store(dir, &bodies, per_batch));
+                (apart(dir, |dir| raw(dir, &bodies, per_batch)), store)
             };
+            if round == 0 {
+                continue;
+            }
             raws.push(mib / raw);
             stores.push(mib / store);
             ratios.push(raw / store);
@@ -142,7 +153,7 @@ fn space(dir: &Path, count: u64) {
     for first in (0..count).step_by(16) {
         let chunks = (first..(first + 16).min(count)).map(|seq| {
             let body = body(seq, BODY);
-            (seq, Hash::of(&body), body)
+            (seq, Hash::of(&body), body.into())
         });
         store.commit(batch(chunks)).unwrap();
     }
@@ -168,7 +179,7 @@ fn child(dir: &Path) {
     for first in (0..SMALL).step_by(64) {
         let chunks = (first..(first + 64).min(SMALL)).map(|seq| {
             let body = body(seq, 4096);
-            (seq, Hash::of(&body), body)
+            (seq, Hash::of(&body), body.into())
         });
         store.commit(batch(chunks)).unwrap();
     }
