@@ -1,0 +1,10 @@
+//! The buying side against a machine over real sockets on the loopback interface. The machine here is made of the protocol and
+//! a store alone, so that it can also lie.
+
+mod buyer_suite {
+    mod access;
+    mod follow;
+    mod pull;
+    mod support;
+    mod verify;
+}
