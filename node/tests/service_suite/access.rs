@@ -13,7 +13,7 @@ use tributary_protocol::{
     wire::{AccessMessage, AccessReply, DenyCode},
 };
 
-use super::support::{Bare, dataset, fill, granted, head, machine_config, start, stream, stream_id};
+use super::support::{Bare, dataset, fill, granted, head, machine_config, start, stop, stream, stream_id};
 
 fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
@@ -98,7 +98,7 @@ async fn asking_twice_is_asking_once() {
         range: None,
     };
     grants[0].open(&hand.encryption, &expected, now_ms()).unwrap();
-    node.shutdown().await.unwrap();
+    stop(node, dir.path()).await;
 
     let node = start(dir.path(), &config).await;
     let peer = Bare::connect(&node).await;

@@ -13,7 +13,7 @@ use tributary_protocol::{
 use tributary_store::{Store, StoreOptions, Table};
 
 use super::support::{
-    buyer_config, dataset, fill, follow, machine_config, messages, soon, start, stream, stream_id, try_start,
+    buyer_config, dataset, fill, follow, machine_config, messages, soon, start, stop, stream, stream_id, try_start,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,6 +30,8 @@ async fn a_graceful_stop_leaves_nothing_undurable() {
     first.unwrap();
     second.unwrap();
     assert!(matches!(node.ingest(messages("/imu", 0, 1), |_| {}).await, Err(JobError::Stopped)));
+    drop(other);
+    stop(node, dir.path()).await;
 
     let (store, report) = Store::open(dir.path().join("home/store"), &StoreOptions::default()).unwrap();
     assert_eq!(report.recovery, tributary_store::Recovery::Clean);
@@ -58,7 +60,7 @@ async fn a_restarted_machine_goes_on_with_its_feed() {
     let (did, incarnation) = (machine.did(), machine.machine().unwrap().incarnation());
     follow(&buyer, &machine).await;
     let before = machine.status().await.logs;
-    machine.shutdown().await.unwrap();
+    stop(machine, m.path()).await;
 
     let machine = start(m.path(), &config).await;
     assert_eq!((machine.did(), machine.machine().unwrap().incarnation()), (did, incarnation));
@@ -82,8 +84,8 @@ async fn a_home_belongs_to_one_node_at_a_time() {
     let node = start(dir.path(), &buyer_config()).await;
     let second = try_start(dir.path(), &buyer_config()).await.err().unwrap();
     assert!(matches!(&second, NodeError::Home(error) if matches!(**error, HomeError::Locked { .. })), "{second}");
-    node.shutdown().await.unwrap();
-    start(dir.path(), &buyer_config()).await.shutdown().await.unwrap();
+    stop(node, dir.path()).await;
+    stop(start(dir.path(), &buyer_config()).await, dir.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,6 +152,7 @@ async fn an_endless_source_ends_with_the_node() {
     let summary = soon("ingest", ingest).await.unwrap().unwrap();
     let messages = summary.messages();
     assert!(messages >= 100);
+    stop(node, dir.path()).await;
     let (store, _) = Store::open(dir.path().join("home/store"), &StoreOptions::default()).unwrap();
     let rows = store.rows(Table::Dataset, &[], None, 100).unwrap();
     let packages: u64 = rows.iter().map(|(_, row)| DatasetEntry::decode(row).unwrap().package_count).sum();

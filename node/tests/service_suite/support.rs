@@ -15,6 +15,7 @@ use tributary_protocol::{
     ids::{DatasetId, StreamId},
     wire::{AccessMessage, AccessReply, SyncRequest, SyncResponse},
 };
+use tributary_store::{Store, StoreOptions};
 
 /// No test may wait longer than this for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,6 +62,18 @@ pub(crate) async fn try_start(dir: &Path, text: &str) -> Result<Node, NodeError>
 /// Starts a node in `dir`; the second time it is the same home.
 pub(crate) async fn start(dir: &Path, text: &str) -> Node {
     try_start(dir, text).await.unwrap()
+}
+
+/// Stops a node and waits until nothing of it is left: a process that ends lets go of its store, here the last handle does.
+pub(crate) async fn stop(node: Node, dir: &Path) {
+    soon("shutdown", node.shutdown()).await.unwrap();
+    drop(node);
+    soon("release", async {
+        while Store::open(dir.join("home/store"), &StoreOptions::default()).is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 /// `count` messages on `topic`, numbered from `first`.
@@ -132,9 +145,10 @@ impl Bare {
         SyncResponse::decode(&response).unwrap()
     }
 
-    /// Whether the stream was closed without an answer.
-    pub(crate) async fn sync_refused(&self, bytes: Vec<u8>) -> bool {
-        soon("sync", self.client.sync(self.target, bytes)).await.is_err()
+    /// The answer to these bytes; `None` when the stream was closed without one.
+    pub(crate) async fn sync_bytes(&self, bytes: Vec<u8>) -> Option<SyncResponse> {
+        let response = soon("sync", self.client.sync(self.target, bytes)).await.ok()?;
+        Some(SyncResponse::decode(&response).unwrap())
     }
 }
 
