@@ -3,7 +3,10 @@
 use tributary::{
     buyer::{AccessOutcome, PullSelection, Verdict},
     home::HomeError,
-    service::{JobError, NodeError, status::{NodeStatus, WarningCode}},
+    service::{
+        JobError, NodeError,
+        status::{NodeStatus, WarningCode},
+    },
 };
 use tributary_protocol::{
     dataset::DatasetEntry,

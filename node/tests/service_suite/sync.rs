@@ -72,7 +72,10 @@ async fn a_machine_tells_how_far_its_logs_go_and_what_is_in_them() {
     let unknown = SyncRequest::Dataset { did, dataset: DatasetId::from_bytes([7; 32]) };
     assert_eq!(peer.sync(&unknown).await, SyncResponse::NotFound);
     let stranger = Did::from_bytes([9; 20]);
-    assert_eq!(peer.sync(&SyncRequest::Heads { did: stranger, from_log: LogId::MACHINE }).await, SyncResponse::NotFound);
+    assert_eq!(
+        peer.sync(&SyncRequest::Heads { did: stranger, from_log: LogId::MACHINE }).await,
+        SyncResponse::NotFound
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -160,11 +160,7 @@ impl Datasets {
     }
 
     /// The tree of a closed dataset; `None` when not all its records are here, or they are not what was closed.
-    fn tree(
-        &self,
-        did: &Did,
-        closed: &DatasetEntry,
-    ) -> Result<Option<Result<Arc<DatasetTree>, Building>>, StoreError> {
+    fn tree(&self, did: &Did, closed: &DatasetEntry) -> Result<Option<Result<Arc<DatasetTree>, Building>>, StoreError> {
         if let Some(tree) = self.kept(&closed.dataset) {
             return Ok(Some(Ok(tree)));
         }
