@@ -228,7 +228,7 @@ impl AccessService {
         Ok(audit::read(&self.desk()?.store, from, limit)?)
     }
 
-    /// How many requests wait for the operator.
+    /// How many requests wait for the operator. Waits for a decision that is being stored.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.desk.as_ref().map_or(0, Desk::pending)

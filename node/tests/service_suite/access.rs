@@ -216,3 +216,25 @@ async fn malformed_messages_are_refused_and_the_node_goes_on() {
     assert_eq!(code(&Bare::connect(&node).await.access(&garbage).await), Some(DenyCode::Invalid));
     Hand::new().quoted(&Bare::connect(&node).await, node.did(), dataset(id)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_buyer_cannot_fill_the_operators_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), &machine_config(&[stream("/imu", "policy: manual")])).await;
+    let id = fill(&node, "/imu", 0, 10).await;
+    let (peer, greedy, modest) = (Bare::connect(&node).await, Hand::new(), Hand::new());
+    let quote = greedy.quoted(&peer, node.did(), dataset(id)).await;
+    for _ in 0..16 {
+        let request = greedy.request(&quote);
+        let reply = peer.access(&take(&quote, &request)).await;
+        assert_eq!(reply, AccessReply::Pending { request_id: request.id() });
+    }
+    let over = peer.access(&take(&quote, &greedy.request(&quote))).await;
+    assert_eq!(code(&over), Some(DenyCode::RateLimited), "{over:?}");
+    let quote = modest.quoted(&peer, node.did(), dataset(id)).await;
+    let reply = peer.access(&take(&quote, &modest.request(&quote))).await;
+    assert!(matches!(reply, AccessReply::Pending { .. }), "{reply:?}");
+    assert_eq!(node.access().orders(true, 100).unwrap().len(), 17);
+    // The newest first, and no more than asked for.
+    assert_eq!(node.access().orders(true, 1).unwrap()[0].buyer, modest.identity.did());
+}

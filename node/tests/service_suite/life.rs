@@ -10,13 +10,16 @@ use tributary::{
 };
 use tributary_protocol::{
     dataset::DatasetEntry,
-    entry::{EntryBody, SignedEntry},
+    entry::{Entry, EntryBody, SignedEntry},
     ids::{LogId, LogKey},
+    keys::FeedKey,
+    wire::{AccessMessage, AccessReply, FeedMessage, SyncRequest, SyncResponse, topic_machine},
 };
 use tributary_store::{Store, StoreOptions, Table};
 
 use super::support::{
-    buyer_config, dataset, fill, follow, machine_config, messages, soon, start, stop, stream, stream_id, try_start,
+    Bare, buyer_config, dataset, fill, follow, machine_config, messages, soon, start, stop, stream, stream_id,
+    try_start,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,4 +163,42 @@ async fn an_endless_source_ends_with_the_node() {
     let rows = store.rows(Table::Dataset, &[], None, 100).unwrap();
     let packages: u64 = rows.iter().map(|(_, row)| DatasetEntry::decode(row).unwrap().package_count).sum();
     assert_eq!(packages, messages, "what was taken in is durable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_meets_its_twin_stops_publishing_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), &machine_config(&[stream("/imu", "policy: free")])).await;
+    let id = fill(&node, "/imu", 0, 10).await;
+    let log = LogKey { did: node.did(), log: LogId::MACHINE, incarnation: 0 };
+    let head = SignedEntry::decode(&node.store().head(&log).unwrap().unwrap().1).unwrap();
+    let other = Entry { time_ms: head.entry().time_ms + 1, ..head.entry().clone() };
+    let message =
+        |entry: SignedEntry| FeedMessage::Entry { entry: entry.into_bytes(), attachment: None }.encode().unwrap();
+
+    // Signed with another key, it proves nothing.
+    let forged = SignedEntry::sign(other.clone(), &FeedKey::generate(&mut rand::rng())).unwrap();
+    let mut stranger = Bare::connect(&node).await;
+    stranger.gossip(&topic_machine(&node.did()), message(forged)).await;
+    let feed = node.home().keys(None).unwrap().feed;
+    let mut twin = Bare::connect(&node).await;
+    assert!(matches!(
+        twin.sync(&SyncRequest::Dataset { did: node.did(), dataset: id }).await,
+        SyncResponse::Dataset { .. }
+    ));
+    assert_eq!(node.machine().unwrap().displaced(), None);
+    twin.gossip(&topic_machine(&node.did()), message(SignedEntry::sign(other, &feed).unwrap())).await;
+    soon("displaced", async {
+        while node.machine().unwrap().displaced().is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let codes: Vec<WarningCode> = node.status().await.warnings.iter().map(|warning| warning.code).collect();
+    assert!(codes.contains(&WarningCode::Displaced), "{codes:?}");
+    let answer = twin.sync(&SyncRequest::Heads { did: node.did(), from_log: LogId::MACHINE }).await;
+    assert!(matches!(answer, SyncResponse::Busy { .. }), "{answer:?}");
+    let selection = dataset(id);
+    let quote = AccessMessage::Quote { machine: node.did(), buyer: node.did(), selection };
+    assert!(matches!(twin.access(&quote).await, AccessReply::Busy { .. }));
 }

@@ -2,12 +2,13 @@
 
 use std::{future::Future, io::Cursor, path::Path, time::Duration};
 
+use tokio::sync::broadcast;
 use tributary::{
     buyer::{Buyer, FeedLink, Streams},
     config::{Config, Overrides},
     home::{Home, InitOptions},
     ingest::{IngestOptions, NdjsonOptions, NdjsonSource, Source},
-    net::{self, Client, Keypair, NetConfig, NetEvents, PeerId},
+    net::{self, Client, Keypair, NetConfig, NetEvents, PeerEvent, PeerId, PublishOutcome},
     service::{Node, NodeError, NodeOptions},
 };
 use tributary_protocol::{
@@ -118,7 +119,8 @@ pub(crate) fn dataset(id: DatasetId) -> Selection {
 
 /// A peer that speaks the protocols message by message.
 pub(crate) struct Bare {
-    client: Client,
+    pub(crate) client: Client,
+    peers: broadcast::Receiver<PeerEvent>,
     _events: NetEvents,
     target: PeerId,
 }
@@ -126,9 +128,18 @@ pub(crate) struct Bare {
 impl Bare {
     pub(crate) async fn connect(node: &Node) -> Self {
         let (client, events, _) = net::start(Keypair::generate_ed25519(), NetConfig::default()).await.unwrap();
+        let peers = client.watch_peers();
         let address = node.net().listen_addrs().await.unwrap().remove(0);
         let target = soon("dial", client.dial(address)).await.unwrap();
-        Self { client, _events: events, target }
+        Self { client, peers, _events: events, target }
+    }
+
+    /// Publishes a message as soon as the node listens to the topic.
+    pub(crate) async fn gossip(&mut self, topic: &str, bytes: Vec<u8>) {
+        let listens = PeerEvent::Subscribed { peer: self.target, topic: topic.to_owned() };
+        soon("subscription", async { while self.peers.recv().await.unwrap() != listens {} }).await;
+        let sent = self.client.publish(topic, bytes).await.unwrap();
+        assert!(matches!(sent, PublishOutcome::Sent { .. }), "{sent:?}");
     }
 
     pub(crate) async fn access_bytes(&self, bytes: Vec<u8>) -> AccessReply {
