@@ -14,6 +14,7 @@ use super::{
     Buyer, blocking,
     error::{BuyerError, ExportJobError},
     listing::{dataset_place, holds},
+    plaintext::DatasetPlaintext,
 };
 use crate::export::{AtomicFile, McapExporter, NdjsonExporter, PlainPackage, PlaintextLimits, PlaintextReader};
 
@@ -127,38 +128,13 @@ impl Buyer {
         } else {
             let has = |format| formats.contains(&format).then(|| path_of(&format));
             let blobs = dir.join(format!("{stem}.blobs"));
-            let ndjson = has(ExportFormat::Ndjson).map(|path| NdjsonExporter::create(&path, Some(&blobs)));
-            let mcap = has(ExportFormat::Mcap).map(|path| McapExporter::create(&path));
-            let (mut ndjson, mut mcap) = (ndjson.transpose()?, mcap.transpose()?);
-            let mut write = |package: PlainPackage| -> Result<(), ExportJobError> {
-                if let Some(reason) = refused(did, &package) {
-                    let number = package.package.sequence_number.to_string();
-                    return Err(ExportJobError::Package { number, did: *did, reason });
-                }
-                if let Some(ndjson) = &mut ndjson {
-                    ndjson.write(&package)?;
-                }
-                if let Some(mcap) = &mut mcap {
-                    mcap.write(package)?;
-                }
-                Ok(())
-            };
-            let mut reader = PlaintextReader::new(PlaintextLimits::default());
-            while let Some(chunk) = plaintext.next_chunk()? {
-                reader.push(&chunk);
-                report.bytes += chunk.len() as u64;
-                while let Some(package) = reader.next_package()? {
-                    write(package)?;
-                    report.packages += 1;
-                }
+            let (new, ndjson, mcap) = (!blobs.exists(), has(ExportFormat::Ndjson), has(ExportFormat::Mcap));
+            let written = write_packages(did, plaintext, ndjson.as_deref(), mcap.as_deref(), &blobs);
+            if new && written.is_err() {
+                // Blobs are whole one by one, but belong to lines that were not written.
+                let _ = std::fs::remove_dir_all(&blobs);
             }
-            reader.finish()?;
-            if let Some(ndjson) = ndjson {
-                ndjson.finish()?;
-            }
-            if let Some(mcap) = mcap {
-                mcap.finish()?;
-            }
+            (report.packages, report.bytes) = written?;
             // Made for every NDJSON export; gone again where there are no blobs.
             let _ = std::fs::remove_dir(&blobs);
         }
@@ -178,8 +154,47 @@ impl Buyer {
     }
 }
 
+/// Writes the packages of a dataset; returns how many, and the bytes read.
+fn write_packages(
+    did: &Did,
+    mut plaintext: DatasetPlaintext,
+    ndjson: Option<&Path>,
+    mcap: Option<&Path>,
+    blobs: &Path,
+) -> Result<(u64, u64), ExportJobError> {
+    let mut ndjson = ndjson.map(|path| NdjsonExporter::create(path, Some(blobs))).transpose()?;
+    let mut mcap = mcap.map(McapExporter::create).transpose()?;
+    let mut reader = PlaintextReader::new(PlaintextLimits::default());
+    let (mut packages, mut bytes) = (0, 0);
+    while let Some(chunk) = plaintext.next_chunk()? {
+        reader.push(&chunk);
+        bytes += chunk.len() as u64;
+        while let Some(package) = reader.next_package()? {
+            if let Some(reason) = refused(did, &package) {
+                let number = package.package.sequence_number.to_string();
+                return Err(ExportJobError::Package { number, did: *did, reason });
+            }
+            if let Some(ndjson) = &mut ndjson {
+                ndjson.write(&package)?;
+            }
+            if let Some(mcap) = &mut mcap {
+                mcap.write(package)?;
+            }
+            packages += 1;
+        }
+    }
+    reader.finish()?;
+    if let Some(ndjson) = ndjson {
+        ndjson.finish()?;
+    }
+    if let Some(mcap) = mcap {
+        mcap.finish()?;
+    }
+    Ok((packages, bytes))
+}
+
 /// Why a package is not the machine's.
-pub(super) fn refused(did: &Did, package: &PlainPackage) -> Option<String> {
+fn refused(did: &Did, package: &PlainPackage) -> Option<String> {
     match package.package.verify_from(did) {
         Ok(verdict) if verdict.valid => None,
         Ok(verdict) => Some(verdict.reason.map_or_else(String::new, |reason| reason.to_string())),
