@@ -26,7 +26,9 @@ use tributary_protocol::{identity::IdentityKey, ids::Did, keys::EncryptionKey};
 use tributary_store::Store;
 
 pub use self::{
-    error::{AccessError, BuyerError, ContentError, ExportJobError, FollowError, PullJobError, VerifyError},
+    error::{
+        AccessError, BuyerError, ContentError, ExportJobError, FollowError, PullJobError, VerifyError, WrongBytes,
+    },
     export::{ExportFormat, ExportReport, ExportedFile},
     feed::Streams,
     follow::{CatchUpReport, FeedEvent, FeedStatus, LogStatus, MachineInfo},

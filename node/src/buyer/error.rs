@@ -65,7 +65,7 @@ pub enum FollowError {
         /// The machine.
         did: Did,
         /// What happened at the last address.
-        source: DialFailure,
+        source: Box<DialFailure>,
     },
     /// A peer did not answer.
     #[error("asking {peer} failed")]
@@ -73,7 +73,7 @@ pub enum FollowError {
         /// The peer.
         peer: PeerId,
         /// Why.
-        source: RequestError,
+        source: Box<RequestError>,
     },
     /// A peer has too much to do.
     #[error("{peer} is busy; try again later")]
@@ -87,7 +87,7 @@ pub enum FollowError {
         /// The peer.
         peer: PeerId,
         /// What is wrong with it.
-        source: WireError,
+        source: Box<WireError>,
     },
     /// A peer answered with something that is not an entry, head or binding.
     #[error("{peer} sent something that is no entry, head or binding")]
@@ -95,7 +95,7 @@ pub enum FollowError {
         /// The peer.
         peer: PeerId,
         /// What is wrong with it.
-        source: EntryError,
+        source: Box<EntryError>,
     },
     /// A peer answered something else than was asked.
     #[error("{peer} answered something else than was asked: {what}")]
@@ -121,7 +121,7 @@ pub enum FollowError {
         /// The machine.
         did: Did,
         /// Why.
-        source: ChainError,
+        source: Box<ChainError>,
     },
     /// The peer at the address is no node of the machine.
     #[error("{peer} is not a node of {did}: its key is not in the machine's binding; check the link")]
@@ -132,13 +132,11 @@ pub enum FollowError {
         did: Did,
     },
     /// A peer sent an entry that is not good.
-    #[error("{peer} sent a bad entry {seq} of log {log}: {reason}")]
+    #[error("{peer} sent a bad entry {seq}: {reason}")]
     BadEntry {
         /// The peer.
         peer: PeerId,
-        /// The log.
-        log: tributary_protocol::ids::LogId,
-        /// Its position.
+        /// Its position in its log.
         seq: u64,
         /// What is wrong with it.
         reason: &'static str,
@@ -242,6 +240,22 @@ impl From<StoreError> for AccessError {
     }
 }
 
+/// A peer sent other bytes than the machine announced.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{peer} sent wrong bytes for chunk {index} of dataset {dataset} ({hash}): they were refused")]
+pub struct WrongBytes {
+    /// Who sent them.
+    pub peer: PeerId,
+    /// The dataset.
+    pub dataset: DatasetId,
+    /// Index of the chunk.
+    pub index: u32,
+    /// BLAKE3 of what the machine announced.
+    pub hash: Hash,
+    /// What was wrong.
+    pub source: PullError,
+}
+
 /// Why chunks could not be pulled.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -265,19 +279,8 @@ pub enum PullJobError {
         what: String,
     },
     /// A peer sent other bytes than the machine announced. Nothing of them was kept.
-    #[error("{peer} sent wrong bytes for chunk {index} of dataset {dataset} ({hash}): they were refused")]
-    WrongBytes {
-        /// Who sent them.
-        peer: PeerId,
-        /// The dataset.
-        dataset: DatasetId,
-        /// Index of the chunk.
-        index: u32,
-        /// BLAKE3 of what the machine announced.
-        hash: Hash,
-        /// What was wrong.
-        source: PullError,
-    },
+    #[error(transparent)]
+    WrongBytes(#[from] Box<WrongBytes>),
     /// The right bytes cannot be opened with the granted key.
     #[error("chunk {index} of dataset {dataset} cannot be opened with the granted keys")]
     Unreadable {
@@ -289,7 +292,9 @@ pub enum PullJobError {
         source: SealOpenError,
     },
     /// Providers do not have some of the chunks.
-    #[error("{missing} chunks are with no provider that could be reached, the first is chunk {index} of dataset {dataset}")]
+    #[error(
+        "{missing} chunks are with no provider that could be reached, the first is chunk {index} of dataset {dataset}"
+    )]
     Missing {
         /// How many.
         missing: u64,
@@ -304,7 +309,7 @@ pub enum PullJobError {
         /// The peer.
         peer: PeerId,
         /// Why.
-        source: PullError,
+        source: Box<PullError>,
     },
 }
 

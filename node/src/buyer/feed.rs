@@ -218,8 +218,8 @@ impl Feed {
             }
         }
         let history = Overlay::new(store);
-        let (follower, cuts) = Follower::restore(did, &bindings, tips, &history)
-            .map_err(|source| BuyerError::Chain { did, source })?;
+        let (follower, cuts) =
+            Follower::restore(did, &bindings, tips, &history).map_err(|source| BuyerError::Chain { did, source })?;
         if !cuts.is_empty() {
             let mut batch = WriteBatch::new();
             cut(store, &mut batch, &cuts)?;
@@ -351,7 +351,9 @@ impl Feed {
                 }
                 EntryVerdict::Known => Applied::Known,
                 EntryVerdict::Ahead { .. } => Applied::Ahead,
-                EntryVerdict::UnknownKey if signed.verify_signature().is_err() => Applied::Bad("its signature is wrong"),
+                EntryVerdict::UnknownKey if signed.verify_signature().is_err() => {
+                    Applied::Bad("its signature is wrong")
+                }
                 EntryVerdict::UnknownKey => Applied::UnknownKey,
                 EntryVerdict::BadSignature => Applied::Bad("its signature is wrong"),
                 EntryVerdict::WrongMachine => Applied::Bad("it is another machine's"),

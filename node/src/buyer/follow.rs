@@ -247,16 +247,18 @@ pub(super) fn backoff() -> impl Iterator<Item = Duration> {
 
 /// Asks a peer, again while it is busy.
 async fn ask(net: &Client, peer: PeerId, request: &SyncRequest) -> Result<SyncResponse, FollowError> {
-    let bytes = request.encode().map_err(|source| FollowError::Malformed { peer, source })?;
+    let bytes = request.encode().map_err(|source| FollowError::Malformed { peer, source: Box::new(source) })?;
     let mut waits = backoff();
     loop {
-        let answer =
-            net.sync(peer, bytes.clone()).await.map_err(|source| FollowError::Request { peer, source })?;
+        let answer = net
+            .sync(peer, bytes.clone())
+            .await
+            .map_err(|source| FollowError::Request { peer, source: Box::new(source) })?;
         let answer = match SyncResponse::decode(&answer) {
             Ok(answer) => answer,
             Err(source) => {
                 net.penalize(peer, Offence::Malformed).await?;
-                return Err(FollowError::Malformed { peer, source });
+                return Err(FollowError::Malformed { peer, source: Box::new(source) });
             }
         };
         let SyncResponse::Busy { retry_ms } = answer else { return Ok(answer) };
@@ -280,7 +282,7 @@ async fn ask_bindings(
                 Ok(bindings) => Ok((bindings, more)),
                 Err(source) => {
                     net.penalize(peer, Offence::Malformed).await?;
-                    Err(FollowError::Entry { peer, source: source.into() })
+                    Err(FollowError::Entry { peer, source: Box::new(source.into()) })
                 }
             }
         }
@@ -322,7 +324,7 @@ impl Buyer {
             let peer = match net.dial(addr.clone()).await {
                 Ok(peer) => peer,
                 Err(source) => {
-                    last = FollowError::Dial { did, source };
+                    last = FollowError::Dial { did, source: Box::new(source) };
                     continue;
                 }
             };
@@ -366,7 +368,7 @@ impl Buyer {
             Ok(None) => return Err(FollowError::Unknown { peer, did }),
             Err(source) => {
                 net.penalize(peer, Offence::BadProof).await?;
-                return Err(FollowError::Chain { peer, did, source });
+                return Err(FollowError::Chain { peer, did, source: Box::new(source) });
             }
         };
         let binding = chain.current().clone();
@@ -481,7 +483,9 @@ impl Buyer {
         let work = {
             let handle = Arc::clone(&handle);
             move || match message {
-                FeedMessage::Entry { entry, attachment } => buyer.gossip_entry(&handle, log, &entry, attachment.as_deref()),
+                FeedMessage::Entry { entry, attachment } => {
+                    buyer.gossip_entry(&handle, log, &entry, attachment.as_deref())
+                }
                 FeedMessage::Head(head) => buyer.gossip_head(&handle, log, &head),
             }
         };
@@ -553,9 +557,7 @@ impl Buyer {
                 GossipOutcome { stream, ..good.into() }
             }
             Some(Applied::Ahead) => GossipOutcome { catch_up: true, ..good.into() },
-            Some(Applied::UnknownKey) => {
-                GossipOutcome { catch_up: true, bindings: true, ..Acceptance::Ignore.into() }
-            }
+            Some(Applied::UnknownKey) => GossipOutcome { catch_up: true, bindings: true, ..Acceptance::Ignore.into() },
             Some(Applied::Cut) => GossipOutcome { catch_up: true, ..good.into() },
             Some(Applied::Equivocation) => {
                 self.inner.tell(FeedEvent::Equivocation { did: handle.did });
@@ -582,9 +584,7 @@ impl Buyer {
                 Acceptance::Accept.into()
             }
             HeadVerdict::UnknownKey if head.verify_signature().is_err() => Acceptance::Reject.into(),
-            HeadVerdict::UnknownKey => {
-                GossipOutcome { catch_up: true, bindings: true, ..Acceptance::Ignore.into() }
-            }
+            HeadVerdict::UnknownKey => GossipOutcome { catch_up: true, bindings: true, ..Acceptance::Ignore.into() },
             HeadVerdict::BadSignature | HeadVerdict::WrongMachine => Acceptance::Reject.into(),
             _ => Acceptance::Ignore.into(),
         })
@@ -665,7 +665,7 @@ impl Buyer {
             _ => true,
         };
         let addrs = addrs.iter().filter_map(|addr| addr.parse().ok()).filter(fits).collect();
-        net.connect(peer, addrs).await.map_err(|source| FollowError::Dial { did: handle.did, source })
+        net.connect(peer, addrs).await.map_err(|source| FollowError::Dial { did: handle.did, source: Box::new(source) })
     }
 
     /// Adds a peer that may have a machine's feed and chunks, such as a mirror. At most 16 are kept per machine.
@@ -708,7 +708,7 @@ impl Buyer {
                 Ok(count) => new += count as u64,
                 Err(source) => {
                     net.penalize(peer, Offence::BadProof).await?;
-                    return Err(FollowError::Chain { peer, did: handle.did, source });
+                    return Err(FollowError::Chain { peer, did: handle.did, source: Box::new(source) });
                 }
             }
             if !more {
@@ -739,7 +739,7 @@ impl Buyer {
                     Ok(head) => head,
                     Err(source) => {
                         net.penalize(peer, Offence::Malformed).await?;
-                        return Err(FollowError::Entry { peer, source });
+                        return Err(FollowError::Entry { peer, source: Box::new(source) });
                     }
                 };
                 let (log, said) = (head.head().log, head.head().key());
@@ -816,21 +816,22 @@ impl Buyer {
                     Ok(_) => return Err(odd(net, peer, "other entries than were asked for").await),
                     Err(source) => {
                         net.penalize(peer, Offence::Malformed).await?;
-                        return Err(FollowError::Entry { peer, source });
+                        return Err(FollowError::Entry { peer, source: Box::new(source) });
                     }
                 }
             }
             let (known, now) = (Arc::clone(handle), self.now());
             let applied = blocking(move || {
                 let mut feed = known.feed();
-                feed.on_entries(&entries, None, now).map(|applied| (applied, feed.follower().next(&log.log, log.incarnation)))
+                feed.on_entries(&entries, None, now)
+                    .map(|applied| (applied, feed.follower().next(&log.log, log.incarnation)))
             })
             .await??;
             let (applied, next) = applied;
             let mut new = 0;
             let mut restart = false;
             for (what, seq) in applied.iter().zip(from..) {
-                let bad = |reason| FollowError::BadEntry { peer, log: log.log, seq, reason };
+                let bad = |reason| FollowError::BadEntry { peer, seq, reason };
                 match what {
                     Applied::New { flags, .. } => {
                         new += 1;

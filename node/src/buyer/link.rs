@@ -145,7 +145,9 @@ mod tests {
 
     #[test]
     fn a_link_survives_its_text() {
-        for addrs in ["", "?addr=/ip4/127.0.0.1/tcp/4001", "?addr=/ip6/::1/udp/9/quic-v1&addr=/dns4/robot.example/tcp/1"] {
+        for addrs in
+            ["", "?addr=/ip4/127.0.0.1/tcp/4001", "?addr=/ip6/::1/udp/9/quic-v1&addr=/dns4/robot.example/tcp/1"]
+        {
             let text = format!("tributary://{DID}{addrs}");
             let link: FeedLink = text.parse().unwrap();
             assert_eq!(link.to_string(), text);

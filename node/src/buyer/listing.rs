@@ -369,11 +369,7 @@ impl Buyer {
     }
 
     /// The stretches of logs that a selection is in.
-    pub(super) fn places(
-        &self,
-        did: &Did,
-        selection: PullSelection,
-    ) -> Result<Vec<(LogKey, u64, u64)>, BuyerError> {
+    pub(super) fn places(&self, did: &Did, selection: PullSelection) -> Result<Vec<(LogKey, u64, u64)>, BuyerError> {
         let store = &self.inner.store;
         Ok(match selection {
             PullSelection::Dataset(dataset) => dataset_place(store, did, &dataset)?.into_iter().collect(),

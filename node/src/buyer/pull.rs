@@ -34,7 +34,7 @@ use tributary_store::{StoreError, VerifiedChunk, WriteBatch};
 
 use super::{
     Buyer, blocking,
-    error::{BuyerError, FollowError, PullJobError},
+    error::{BuyerError, FollowError, PullJobError, WrongBytes},
     feed::{PAGE, PAGE_BYTES, decode_stored},
     follow::backoff,
     listing::PullSelection,
@@ -246,26 +246,26 @@ impl Job {
                     net.penalize(peer, Offence::WrongBytes).await.map_err(FollowError::from)?;
                     let ChunkRecord { dataset, index, hash, .. } = *record;
                     tracing::warn!(%peer, %dataset, index, %source, "wrong bytes refused");
-                    return Err(PullJobError::WrongBytes { peer, dataset, index, hash, source });
+                    return Err(Box::new(WrongBytes { peer, dataset, index, hash, source }).into());
                 }
                 Some(Failure::Pull(PullError::Busy { retry_after })) => {
                     let source = PullError::Busy { retry_after };
                     match waits.next() {
                         Some(wait) => (source, wait.max(retry_after.min(MAX_WAIT))),
-                        None => return Err(PullJobError::Broken { peer, source }),
+                        None => return Err(PullJobError::Broken { peer, source: Box::new(source) }),
                     }
                 }
                 Some(Failure::Pull(source)) => (source, Duration::from_millis(200)),
                 Some(Failure::Request(error)) => {
                     if matches!(error, RequestError::Unsupported { .. } | RequestError::Closed(_)) {
-                        return Err(FollowError::Request { peer, source: error }.into());
+                        return Err(FollowError::Request { peer, source: Box::new(error) }.into());
                     }
                     (PullError::Closed, Duration::from_millis(200))
                 }
             };
             tries += usize::from(!matches!(source, PullError::Busy { .. }));
             if tries > RETRIES {
-                return Err(PullJobError::Broken { peer, source });
+                return Err(PullJobError::Broken { peer, source: Box::new(source) });
             }
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
@@ -428,8 +428,7 @@ impl Buyer {
         let begun = Instant::now();
         let handle = self.handle(did)?;
         let (buyer, machine) = (self.clone(), *did);
-        let (mut report, total_chunks, total_bytes) =
-            blocking(move || buyer.survey(&machine, selection)).await??;
+        let (mut report, total_chunks, total_bytes) = blocking(move || buyer.survey(&machine, selection)).await??;
         let finish = |mut report: PullReport| {
             report.seconds = begun.elapsed().as_secs_f64();
             report
@@ -546,7 +545,7 @@ async fn run(job: &Arc<Job>, providers: Vec<PeerId>, queue: mpsc::Receiver<Arriv
             let (peer, result) = ended.map_err(|_| BuyerError::Stopped)?;
             if let Err(error) = result {
                 alive.retain(|(other, _)| *other != peer);
-                let named = matches!(worst, Some(PullJobError::WrongBytes { .. }));
+                let named = matches!(worst, Some(PullJobError::WrongBytes(_)));
                 if !named {
                     worst = Some(error);
                 }

@@ -108,16 +108,18 @@ impl Buyer {
     /// Sends an access message, again while the peer is busy.
     async fn say(&self, peer: PeerId, message: &AccessMessage) -> Result<AccessReply, AccessError> {
         let net = self.net()?;
-        let bytes = message.encode().map_err(|source| FollowError::Malformed { peer, source })?;
+        let bytes = message.encode().map_err(|source| FollowError::Malformed { peer, source: Box::new(source) })?;
         let mut waits = backoff();
         loop {
-            let reply =
-                net.access(peer, bytes.clone()).await.map_err(|source| FollowError::Request { peer, source })?;
+            let reply = net
+                .access(peer, bytes.clone())
+                .await
+                .map_err(|source| FollowError::Request { peer, source: Box::new(source) })?;
             let reply = match AccessReply::decode(&reply) {
                 Ok(reply) => reply,
                 Err(source) => {
                     net.penalize(peer, Offence::Malformed).await.map_err(FollowError::from)?;
-                    return Err(FollowError::Malformed { peer, source }.into());
+                    return Err(FollowError::Malformed { peer, source: Box::new(source) }.into());
                 }
             };
             let AccessReply::Busy { retry_ms } = reply else { return Ok(reply) };

@@ -297,7 +297,9 @@ impl Proof<'_> {
             last = (entry.entry().seq, entry.hash());
         }
         if last != (to, pin.prev) {
-            return Err(wrong(format!("entry {seq} is by a retired key and does not lead to the entry pinned at {to}")));
+            return Err(wrong(format!(
+                "entry {seq} is by a retired key and does not lead to the entry pinned at {to}"
+            )));
         }
         Ok(())
     }
@@ -418,9 +420,7 @@ impl Proof<'_> {
 fn check_body(buyer: &Buyer, did: &Did, record: &ChunkRecord, feed_key: &FeedPublicKey) -> Result<Body, Stop> {
     let Some(body) = buyer.inner.store.chunk(&record.hash)? else { return Ok(Body::Absent) };
     match buyer.key_for(did, record)? {
-        Some(key) => {
-            open_chunk(record, feed_key, &key, body).map(Body::Opened).map_err(|error| wrong(cause(&error)))
-        }
+        Some(key) => open_chunk(record, feed_key, &key, body).map(Body::Opened).map_err(|error| wrong(cause(&error))),
         None => match seal::verify_v1(record, feed_key, &body) {
             Ok(()) => Ok(Body::Sealed),
             Err(error) => Err(wrong(error.to_string())),

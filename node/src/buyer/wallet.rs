@@ -153,16 +153,10 @@ impl Row {
 
     fn open(&self, chain: &BindingChain, key: &EncryptionKey, buyer: Did) -> Result<Cover, GrantError> {
         let serial = self.grant.header().binding_serial;
-        let binding = chain
-            .get(serial)
-            .ok_or(GrantError::OtherBinding { expected: chain.current().serial, found: serial })?;
-        let expected = GrantExpectation {
-            binding,
-            buyer,
-            request_id: self.request_id,
-            terms_hash: self.terms_hash,
-            range: None,
-        };
+        let binding =
+            chain.get(serial).ok_or(GrantError::OtherBinding { expected: chain.current().serial, found: serial })?;
+        let expected =
+            GrantExpectation { binding, buyer, request_id: self.request_id, terms_hash: self.terms_hash, range: None };
         // Keys that could be opened when they came do not expire.
         self.grant.open(key, &expected, self.received_ms)
     }
@@ -206,12 +200,8 @@ impl Wallet {
                 Err(error) => return Ok(Err(error)),
             };
             let header = *grant.header();
-            let row = Row {
-                received_ms: now_ms,
-                request_id: expected.request_id,
-                terms_hash: expected.terms_hash,
-                grant,
-            };
+            let row =
+                Row { received_ms: now_ms, request_id: expected.request_id, terms_hash: expected.terms_hash, grant };
             batch.put_row(Table::Grant, row_key(&header.machine, &header.grant_id), row.encode());
             opened.push((header, cover));
         }
