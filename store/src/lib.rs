@@ -127,7 +127,7 @@ impl Store {
     }
 
     /// Queues a batch and returns; waits only while the queue is full. `done` runs on the writer thread and must be quick: it
-    /// holds up every other batch.
+    /// holds up every other batch, and must not wait for another commit of this store.
     ///
     /// # Errors
     /// As [`Store::commit`] for a bad batch, and [`StoreError::Closed`]; then `done` is never called.

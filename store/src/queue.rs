@@ -137,6 +137,13 @@ impl Queue {
         self.drained.notify_all();
     }
 
+    /// The writer is gone: whoever waits for a queued job learns that the store is closed.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        let jobs = std::mem::take(&mut lock(&self.state).jobs);
+        drop(jobs);
+    }
+
     /// Batches and bytes that wait.
     pub(crate) fn depth(&self) -> (usize, u64) {
         let state = lock(&self.state);

@@ -5,7 +5,13 @@
 //! check, place, write, `fdatasync`, index, tell the callers. When the write fails the segment is cut back and the store goes
 //! on; when the `fdatasync` fails nobody knows what the disk holds, so the store stops.
 
-use std::{collections::HashMap, io::IoSlice, ops::Range, sync::Arc};
+use std::{
+    collections::HashMap,
+    io::IoSlice,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use crate::{
     apply::{apply, chunk_row, digest},
@@ -47,6 +53,18 @@ const MEASURE_EVERY: u64 = 16 << 20;
 const STATE_AHEAD: u64 = 1 << 20;
 /// A group fits a segment offset (`u32`) whatever the segment size.
 const MAX_GROUP: u64 = 1 << 30;
+
+/// However the writer ends, by a panic too, nobody waits for it for ever.
+struct Abandon(Arc<Shared>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.poison("the writer panicked");
+        }
+        self.0.queue.abandon();
+    }
+}
 
 /// A group being laid out for one segment.
 struct Layout<'a> {
@@ -95,6 +113,7 @@ impl Writer {
 
     /// Works until the queue is closed and empty, then leaves the store settled.
     pub(crate) fn run(mut self) {
+        let _abandon = Abandon(Arc::clone(&self.shared));
         let group_bytes = self.shared.options.group_bytes.min(self.shared.options.segment_bytes / 2);
         loop {
             match self.shared.queue.pop(group_bytes) {
@@ -122,9 +141,11 @@ impl Writer {
     fn group(&mut self, jobs: Vec<BatchJob>) {
         let (batches, done): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| ((job.batch, job.bytes), job.done)).unzip();
         let mut results = self.commit(&batches);
-        for (done, result) in done.into_iter().rev().zip(results.drain(..).rev()).collect::<Vec<_>>().into_iter().rev()
-        {
-            done(result);
+        for (done, result) in done.into_iter().zip(results.drain(..)) {
+            // A callback that panics must not take the writer with it: the others wait for theirs.
+            if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
+                tracing::error!("a commit callback panicked");
+            }
         }
     }
 

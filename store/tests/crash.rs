@@ -96,7 +96,7 @@ fn cut_once(seed: u64) -> (u64, bool) {
     assert!(matches!(store.commit(WriteBatch::new()), Err(StoreError::Poisoned { .. })));
     drop(store);
     disk.power_on(seed);
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         std::fs::remove_dir_all(dir.path().join("index")).unwrap();
     }
     let (store, report) = Store::open(dir.path(), &on(&disk)).unwrap();
