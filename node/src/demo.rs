@@ -20,19 +20,25 @@ use serde::Serialize;
 use tributary_protocol::ids::{DatasetId, Did};
 
 use self::{nodes::NodeProcess, plan::Plan};
-use crate::control::{
-    ClientError,
-    api::{
-        AccessList, AccessRequestBody, BytesProgress, Code, DatasetSummary, ExportRequest, ExportResult, Feed,
-        IngestProgress, IngestRequest, IngestResult, PullProgress, PullRequest, PullResult, SelectionRequest, Status,
-        SubscribeRequest, Verdict, VerifyRequest, VerifyResult,
+use crate::{
+    buyer::{ExportFormat, PullReport, Report, Verdict},
+    control::{
+        ClientError,
+        api::{
+        AccessRequestBody, AccessResult, Code, DatasetSummary, ExportRequest, ExportResult, Following, IngestRequest,
+        IngestResult, PullRequest, SelectionRequest, SubscribeRequest, VerifyRequest,
+        },
     },
+    service::status::NodeStatus,
 };
 
 /// How long any one step may take before the demo gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Ranges that one selection may hold.
 const RANGES: usize = tributary_protocol::access::MAX_RANGES;
+
+/// Progress that the demo does not show.
+type Ignored = serde::de::IgnoredAny;
 
 /// What the demo is asked to do.
 #[derive(Debug, Clone)]
@@ -192,18 +198,18 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
     let status = machine.status().await?;
     let link = status.links.first().cloned().unwrap_or_default();
     let machine_did = status.did;
-    say(&format!("machine     {machine_did} (process {})", status.pid));
+    say(&format!("machine     {machine_did} (process {})", machine.id()));
     let buyer_status = buyer.status().await?;
-    say(&format!("buyer       {} (process {})", buyer_status.did, buyer_status.pid));
+    say(&format!("buyer       {} (process {})", buyer_status.did, buyer.id()));
 
     let subscribe = SubscribeRequest { link: link.clone(), streams: Vec::new() };
-    let _: Feed = step("subscribe", buyer.client().post("/v1/feeds", &subscribe).await)?;
+    let _: Following = step("subscribe", buyer.client().post("/v1/subscribe", &subscribe).await)?;
     say("follow      the buyer found the machine by its DID, checked its keys, and follows the feed");
 
     let ingesting = Instant::now();
     let ingest = IngestRequest { path: Some(plan.path.clone()), close: true, ..IngestRequest::default() };
     let ingested: IngestResult =
-        step("ingest", machine.client().run("/v1/ingest", &ingest, |_: IngestProgress| {}).await)?;
+        step("ingest", machine.client().run("/v1/ingest", &ingest, |_: Ignored| {}).await)?;
     let ingest_seconds = ingesting.elapsed().as_secs_f64();
     say(&format!("ingest      {} messages into {} datasets", ingested.messages, ingested.closed.len()));
 
@@ -216,8 +222,8 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
         say(&format!("tamper      {flipped}"));
         machine = NodeProcess::start(machine.into_home(), "machine").await?;
         let link = machine.status().await?.links.first().cloned().unwrap_or_default();
-        let _: Feed =
-            step("subscribe", buyer.client().post("/v1/feeds", &SubscribeRequest { link, streams: Vec::new() }).await)?;
+        let again = SubscribeRequest { link, streams: Vec::new() };
+        let _: Following = step("subscribe", buyer.client().post("/v1/subscribe", &again).await)?;
         Some(flipped)
     } else {
         None
@@ -227,17 +233,17 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
     let mut grants = 0;
     for selection in &selections {
         let body = AccessRequestBody { selection: selection.clone(), wait_ms: 30_000 };
-        let info: crate::control::api::AccessInfo =
-            step("access request", buyer.client().run("/v1/access/request", &body, |_: serde_json::Value| {}).await)?;
-        grants += info.grants;
+        let result: AccessResult =
+            step("access request", buyer.client().run("/v1/access/request", &body, |_: Ignored| {}).await)?;
+        grants += result.grants.len() as u64;
     }
     say(&format!("access      {grants} grants: keys for exactly these datasets, sealed to the buyer's key"));
 
     let pulling = Instant::now();
-    let mut pulled = PullResult { chunks: 0, bytes: 0, already: 0, elapsed_ms: 0 };
+    let mut pulled = PullReport::default();
     for selection in &selections {
         let body = PullRequest { selection: selection.clone() };
-        let result = buyer.client().run::<PullProgress, PullResult>("/v1/pull", &body, |_| {}).await;
+        let result = buyer.client().run::<Ignored, PullReport>("/v1/pull", &body, |_| {}).await;
         let part = match (result, &flipped) {
             (Ok(part), _) => part,
             (Err(ClientError::Problem(problem)), Some(flipped)) if problem.code == Code::VerificationFailed => {
@@ -246,7 +252,7 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
             }
             (Err(source), _) => return Err(DemoError::Step { step: "pull", source }),
         };
-        pulled.chunks += part.chunks + part.already;
+        pulled.chunks += part.chunks + part.skipped;
         pulled.bytes += part.bytes;
     }
     if flipped.is_some() {
@@ -258,10 +264,9 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
     let (mut proven, mut packages) = (0, 0);
     for dataset in &ingested.closed {
         let body = VerifyRequest { dataset: dataset.to_string() };
-        let result: VerifyResult =
-            step("verify", buyer.client().run("/v1/verify", &body, |_: serde_json::Value| {}).await)?;
+        let result: Report = step("verify", buyer.client().run("/v1/verify", &body, |_: Ignored| {}).await)?;
         if result.verdict != Verdict::Proven {
-            let steps: Vec<String> = result.steps.iter().map(|s| format!("{} {}: {}", s.name, s.state, s.detail)).collect();
+            let steps: Vec<String> = result.steps.iter().map(|s| format!("{} {:?}: {}", s.name, s.state, s.detail)).collect();
             return Err(DemoError::Wrong(format!("dataset {dataset} is not proven ({})", steps.join("; "))));
         }
         proven += 1;
@@ -273,11 +278,11 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
     let out = std::path::absolute(&options.out).map_err(|source| DemoError::Io { path: options.out.clone(), source })?;
     let body = ExportRequest {
         selection: selection(machine_did, &ingested.closed),
-        formats: vec!["ndjson".to_owned(), "mcap".to_owned()],
+        formats: vec![ExportFormat::Ndjson, ExportFormat::Mcap],
         out: out.clone(),
     };
     let exported: ExportResult =
-        step("export", buyer.client().run("/v1/export", &body, |_: BytesProgress| {}).await)?;
+        step("export", buyer.client().run("/v1/export", &body, |_: Ignored| {}).await)?;
 
     let counts = check::outputs(&out, &plan)?;
     let mut topics = plan.lines();
@@ -288,8 +293,6 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
         let TopicLine { recorded, arrived, .. } = line;
         return Err(DemoError::Wrong(format!("{topic} has {recorded} messages in the recording and {arrived} at the buyer")));
     }
-    let lists: AccessList = step("access ls", buyer.client().get("/v1/access").await)?;
-    tracing::debug!(requests = lists.made.len(), "requests made");
     let report = DemoReport {
         machine: machine_did,
         buyer: buyer_status.did,
@@ -309,7 +312,7 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
         pull_seconds,
         proven,
         packages,
-        files: exported.files,
+        files: exported.report.files.into_iter().map(|file| file.path).collect(),
         topics,
         seconds: started.elapsed().as_secs_f64(),
     };
@@ -345,8 +348,14 @@ fn selection(machine: Did, ids: &[DatasetId]) -> SelectionRequest {
     SelectionRequest { machine: Some(machine), datasets, ..SelectionRequest::default() }
 }
 
-fn followed_entries(status: &Status, machine: Did) -> u64 {
-    status.following.iter().find(|feed| feed.machine == machine).map_or(0, |feed| feed.entries)
+fn followed_entries(status: &NodeStatus, machine: Did) -> u64 {
+    status
+        .followed
+        .iter()
+        .filter(|feed| feed.did == machine)
+        .flat_map(|feed| &feed.logs)
+        .map(|log| log.entries)
+        .sum()
 }
 
 fn step<T>(step: &'static str, result: Result<T, ClientError>) -> Result<T, DemoError> {

@@ -51,6 +51,21 @@ pub struct ExportReport {
     pub files: Vec<ExportedFile>,
 }
 
+impl ExportReport {
+    fn add(&mut self, other: Self) {
+        self.packages += other.packages;
+        self.bytes += other.bytes;
+        self.files.extend(other.files);
+    }
+}
+
+/// What the files of an export of packages are called.
+struct Names {
+    ndjson: String,
+    mcap: String,
+    blobs: String,
+}
+
 /// A name that is safe as a file name on every system: letters, digits, `.`, `-`, `_`, at most 64 of them.
 fn file_stem(name: &str, dataset: &DatasetId) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
@@ -75,16 +90,62 @@ impl Buyer {
         formats: &[ExportFormat],
     ) -> Result<ExportReport, ExportJobError> {
         let (buyer, did, dir, formats) = (self.clone(), *did, dir.to_owned(), formats.to_vec());
-        blocking(move || buyer.export_blocking(&did, dataset, &dir, &formats)).await?
+        blocking(move || {
+            let stem = file_stem(&buyer.name_of(&did, dataset)?, &dataset);
+            let names = Names { ndjson: format!("{stem}.ndjson"), mcap: format!("{stem}.mcap"), blobs: format!("{stem}.blobs") };
+            buyer.export_blocking(&did, &[dataset], &dir, &formats, &names)
+        })
+        .await?
     }
 
-    fn export_blocking(
+    /// As [`Buyer::export`], for several datasets at once: all their packages in `packages.ndjson` and `data.mcap`, dataset by
+    /// dataset in the order given, and each file under a name of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Buyer::export`].
+    pub async fn export_together(
         &self,
         did: &Did,
-        dataset: DatasetId,
+        datasets: &[DatasetId],
         dir: &Path,
         formats: &[ExportFormat],
     ) -> Result<ExportReport, ExportJobError> {
+        let (buyer, did, dir, formats) = (self.clone(), *did, dir.to_owned(), formats.to_vec());
+        let datasets = datasets.to_vec();
+        let names =
+            Names { ndjson: "packages.ndjson".to_owned(), mcap: "data.mcap".to_owned(), blobs: "blobs".to_owned() };
+        blocking(move || {
+            let mut packages = Vec::new();
+            let mut report = ExportReport { packages: 0, bytes: 0, files: Vec::new() };
+            for dataset in datasets {
+                if buyer.plaintext(&did, dataset)?.content() == Content::Packages {
+                    packages.push(dataset);
+                    continue;
+                }
+                let stem = file_stem(&buyer.name_of(&did, dataset)?, &dataset);
+                let names = Names { ndjson: stem.clone(), mcap: stem.clone(), blobs: stem };
+                report.add(buyer.export_blocking(&did, &[dataset], &dir, &formats, &names)?);
+            }
+            if !packages.is_empty() {
+                report.add(buyer.export_blocking(&did, &packages, &dir, &formats, &names)?);
+            }
+            Ok(report)
+        })
+        .await?
+    }
+
+    /// Datasets of one kind into files with these names; a file dataset stands alone.
+    fn export_blocking(
+        &self,
+        did: &Did,
+        datasets: &[DatasetId],
+        dir: &Path,
+        formats: &[ExportFormat],
+        names: &Names,
+    ) -> Result<ExportReport, ExportJobError> {
+        let mut report = ExportReport { packages: 0, bytes: 0, files: Vec::new() };
+        let Some(&dataset) = datasets.first() else { return Ok(report) };
         let mut plaintext = self.plaintext(did, dataset)?;
         let content = plaintext.content();
         let mut formats = match (formats, content) {
@@ -111,11 +172,10 @@ impl Buyer {
         std::fs::create_dir_all(dir).map_err(io(dir))?;
         let stem = file_stem(&self.name_of(did, dataset)?, &dataset);
         let path_of = |format: &ExportFormat| match format {
-            ExportFormat::Ndjson => dir.join(format!("{stem}.ndjson")),
-            ExportFormat::Mcap => dir.join(format!("{stem}.mcap")),
+            ExportFormat::Ndjson => dir.join(&names.ndjson),
+            ExportFormat::Mcap => dir.join(&names.mcap),
             ExportFormat::File => dir.join(&stem),
         };
-        let mut report = ExportReport { packages: 0, bytes: 0, files: Vec::new() };
         if content == Content::File {
             let path = path_of(&ExportFormat::File);
             let mut file = AtomicFile::create(&path).map_err(io(&path))?;
@@ -126,7 +186,7 @@ impl Buyer {
             file.commit().map_err(io(&path))?;
         } else {
             let has = |format| formats.contains(&format).then(|| path_of(&format));
-            let blobs = dir.join(format!("{stem}.blobs"));
+            let blobs = dir.join(&names.blobs);
             let ndjson = has(ExportFormat::Ndjson).map(|path| NdjsonExporter::create(&path, Some(&blobs)));
             let mcap = has(ExportFormat::Mcap).map(|path| McapExporter::create(&path));
             let (mut ndjson, mut mcap) = (ndjson.transpose()?, mcap.transpose()?);
@@ -143,16 +203,21 @@ impl Buyer {
                 }
                 Ok(())
             };
-            let mut reader = PlaintextReader::new(PlaintextLimits::default());
-            while let Some(chunk) = plaintext.next_chunk()? {
-                reader.push(&chunk);
-                report.bytes += chunk.len() as u64;
-                while let Some(package) = reader.next_package()? {
-                    write(package)?;
-                    report.packages += 1;
+            let mut rest = datasets[1..].iter();
+            loop {
+                let mut reader = PlaintextReader::new(PlaintextLimits::default());
+                while let Some(chunk) = plaintext.next_chunk()? {
+                    reader.push(&chunk);
+                    report.bytes += chunk.len() as u64;
+                    while let Some(package) = reader.next_package()? {
+                        write(package)?;
+                        report.packages += 1;
+                    }
                 }
+                reader.finish()?;
+                let Some(next) = rest.next() else { break };
+                plaintext = self.plaintext(did, *next)?;
             }
-            reader.finish()?;
             if let Some(ndjson) = ndjson {
                 ndjson.finish()?;
             }

@@ -13,9 +13,10 @@ use super::{DemoError, PATIENCE, step};
 use crate::{
     control::{
         ControlClient,
-        api::{Empty, Status},
+        api::Empty,
     },
     home::{Home, InitOptions},
+    service::status::NodeStatus,
 };
 
 /// Lines of a node's log that are shown when it fails.
@@ -65,7 +66,7 @@ impl NodeProcess {
         let deadline = Instant::now() + PATIENCE;
         let mut wait = Duration::from_millis(5);
         loop {
-            if let Ok(status) = self.client.get::<Status>("/v1/status").await
+            if let Ok(status) = self.client.get::<NodeStatus>("/v1/status").await
                 && (!status.links.is_empty() || self.role == "buyer")
             {
                 return Ok(());
@@ -81,6 +82,11 @@ impl NodeProcess {
         }
     }
 
+    /// The process.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
     pub(super) fn client(&self) -> &ControlClient {
         &self.client
     }
@@ -89,7 +95,7 @@ impl NodeProcess {
         &self.home
     }
 
-    pub(super) async fn status(&self) -> Result<Status, DemoError> {
+    pub(super) async fn status(&self) -> Result<NodeStatus, DemoError> {
         step("status", self.client.get("/v1/status").await)
     }
 
