@@ -12,7 +12,7 @@ use tributary_protocol::{
 
 use super::{
     Buyer, blocking,
-    error::{BuyerError, ExportJobError},
+    error::{BuyerError, ContentError, ExportJobError},
     listing::{dataset_place, holds},
     plaintext::DatasetPlaintext,
 };
@@ -219,7 +219,7 @@ impl Buyer {
 /// Writes the packages of a dataset; returns how many, and the bytes read.
 fn write_packages(
     did: &Did,
-    datasets: impl Iterator<Item = Result<DatasetPlaintext, BuyerError>>,
+    datasets: impl Iterator<Item = Result<DatasetPlaintext, ContentError>>,
     ndjson: Option<&Path>,
     mcap: Option<&Path>,
     blobs: &Path,
