@@ -93,7 +93,11 @@ impl Buyer {
         let (buyer, did, dir, formats) = (self.clone(), *did, dir.to_owned(), formats.to_vec());
         blocking(move || {
             let stem = file_stem(&buyer.name_of(&did, dataset)?, &dataset);
-            let names = Names { ndjson: format!("{stem}.ndjson"), mcap: format!("{stem}.mcap"), blobs: format!("{stem}.blobs") };
+            let names = Names {
+                ndjson: format!("{stem}.ndjson"),
+                mcap: format!("{stem}.mcap"),
+                blobs: format!("{stem}.blobs"),
+            };
             buyer.export_blocking(&did, &[dataset], &dir, &formats, &names)
         })
         .await?
