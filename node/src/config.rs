@@ -31,6 +31,7 @@ pub use stream::{
 };
 pub use tributary_protocol::rules::native::DefaultAction;
 pub use units::{show_bytes, show_duration};
+pub(crate) use units::{DURATION_FORM, parse_duration};
 
 use reader::Section;
 use yaml::{MAX_BYTES, Node};

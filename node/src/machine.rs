@@ -188,8 +188,8 @@ struct Stream {
 }
 
 enum Kind {
-    Messages(Lane),
-    Files(Mutex<publish::FileStream>),
+    Messages(Box<Lane>),
+    Files(Box<Mutex<publish::FileStream>>),
 }
 
 /// What `status` shows of one stream.
@@ -517,7 +517,7 @@ impl Machine {
         let committer = Committer::new(self.store.clone(), Arc::clone(&self.announcer), Arc::clone(&stats));
         let kind = if config.mode == Mode::File {
             let stream = publish::FileStream::new(sealer, committer, stats, config.chunk.bytes);
-            Kind::Files(Mutex::new(stream))
+            Kind::Files(Box::new(Mutex::new(stream)))
         } else {
             let rules = rules_of(config)?;
             let packer = Packer::new(Arc::clone(&self.keys.identity), rules, config.name());
@@ -533,7 +533,7 @@ impl Machine {
                 chunk: config.chunk,
                 close_after: config.close_after,
             };
-            Kind::Messages(Lane::start(parts, numbers, config.queue).map_err(failed)?)
+            Kind::Messages(Box::new(Lane::start(parts, numbers, config.queue).map_err(failed)?))
         };
         Ok(Stream { config: config.clone(), id, kind })
     }

@@ -1,1 +1,478 @@
-//! (being written)
+//! A running node: everything inside `tributary run`, joined together.
+//!
+//! [`Node::start`] takes the home for this process, opens the store, the network, the selling and the buying side, and starts
+//! the tasks between them. [`Node::shutdown`] ends them in the order in which nothing gets lost: sources stop, what was taken
+//! in is sealed and durable, announced, and only then the network and the store close. The node owns no protocol and no
+//! state of its own; it decides nothing that its parts can decide.
+//!
+//! ```text
+//! sources -> machine --durable--> announcer -> gossip
+//!               |                                  \
+//!             store <- sync server <- requests ---- network
+//!               |   <- access service <- requests -/  |
+//!               |   <- pull server <- streams -------/
+//!             buyer <------------- gossip -----------/
+//! ```
+
+pub mod access;
+mod announcer;
+mod chunks;
+mod error;
+mod jobs;
+mod keeper;
+mod rates;
+mod router;
+mod settings;
+pub mod status;
+mod sync_server;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use libp2p::multiaddr::Protocol;
+use tokio::{
+    sync::OnceCell,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tributary_protocol::{
+    ids::Did,
+    wire::{topic_machine, topic_stream},
+};
+use tributary_store::{OpenReport, Store};
+
+use self::{
+    access::AccessService,
+    announcer::{FeedAnnouncer, Outbox},
+    chunks::StoredChunks,
+    router::Routes,
+    settings::{net_config, pull_config, store_options},
+    status::NodeStatus,
+    sync_server::SyncServer,
+};
+use crate::{
+    buyer::{Buyer, BuyerOptions, FeedLink},
+    config::{Config, Role},
+    home::{Home, HomeLock, MachineKeys, Passphrase},
+    machine::{Clock, Machine, MachineOptions, system_clock},
+    net::{self, Client, Multiaddr, NetError, NetEvents, PullServer},
+};
+
+pub use self::{
+    error::{NodeError, ShutdownError},
+    jobs::JobError,
+};
+
+/// How long a source may take to notice that the node stops.
+const SOURCES_END: Duration = Duration::from_secs(10);
+/// How long sealing and storing what was taken in may take; a slow disk with full queues needs its time.
+const LANES_END: Duration = Duration::from_secs(120);
+/// How long the last announcements may take.
+const ANNOUNCER_END: Duration = Duration::from_secs(5);
+/// What was published last gets so long to leave the machine.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long closing the sockets may take.
+const NET_END: Duration = Duration::from_secs(5);
+/// How long closing the store may take.
+const STORE_END: Duration = Duration::from_secs(60);
+
+/// What a node is started with.
+pub struct NodeOptions {
+    /// Its home.
+    pub home: Home,
+    /// Its configuration.
+    pub config: Config,
+    /// Opens its keys, if they are sealed.
+    pub passphrase: Option<Passphrase>,
+}
+
+/// A running node. Clones share it.
+#[derive(Clone)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    home: Home,
+    config: Config,
+    did: Did,
+    started: Instant,
+    clock: Clock,
+    store: Store,
+    net: Client,
+    machine: Option<Arc<Machine>>,
+    outbox: Option<Arc<Outbox>>,
+    buyer: Option<Buyer>,
+    access: Arc<AccessService>,
+    pulls: Mutex<Option<PullServer>>,
+    /// Cancelled when the node begins to stop.
+    stopping: CancellationToken,
+    /// Ingests and publications under way.
+    jobs: TaskTracker,
+    ends: tokio::sync::Mutex<Ends>,
+    stopped: OnceCell<Result<(), ShutdownError>>,
+}
+
+/// What is waited for at the end.
+struct Ends {
+    announcer: Option<JoinHandle<()>>,
+    quiet: CancellationToken,
+    tasks: JoinSet<()>,
+    lock: Option<HomeLock>,
+}
+
+impl Node {
+    /// Starts a node. Returns when it listens and its streams take messages.
+    ///
+    /// # Errors
+    ///
+    /// Names what is wrong; nothing is left running then.
+    pub async fn start(options: NodeOptions) -> Result<Self, NodeError> {
+        let NodeOptions { home, config, passphrase } = options;
+        let lock = home.lock()?;
+        let opened = {
+            let (home, settings) = (home.clone(), store_options(&config));
+            // Opening sealed keys is slow on purpose, and a store may have much to replay.
+            blocking(move || -> Result<_, NodeError> {
+                let keys = home.keys(passphrase.as_ref())?;
+                let (store, report) = Store::open(home.store_path(), &settings)?;
+                Ok((keys, store, report))
+            })
+            .await?
+        };
+        let (keys, store, report) = opened?;
+        log_open(&report);
+        let (net, events, _) = match net::start(keys.node.clone(), net_config(&config)).await {
+            Ok(started) => started,
+            Err(error) => {
+                close(store).await;
+                return Err(error.into());
+            }
+        };
+        let parts = Parts { home, config, lock, keys, store: store.clone(), net: net.clone() };
+        match Self::assemble(parts, events).await {
+            Ok(node) => Ok(node),
+            Err(error) => {
+                net.shutdown().await;
+                close(store).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn assemble(parts: Parts, events: NetEvents) -> Result<Self, NodeError> {
+        let Parts { home, config, lock, keys, store, net } = parts;
+        let clock = system_clock();
+        let did = keys.identity.did();
+        // From here on nobody who subscribes is missed.
+        let peer_events = net.watch_peers();
+        let (announcer, announcements, outbox) = FeedAnnouncer::new();
+        let opened = {
+            let (store, net, clock, config) = (store.clone(), net.clone(), Arc::clone(&clock), config.clone());
+            let (home, runtime) = (home.clone(), tokio::runtime::Handle::current());
+            blocking(move || {
+                let _runtime = runtime.enter();
+                open_sides(&home, &keys, &config, &store, net, Arc::new(announcer), &clock)
+            })
+            .await?
+        };
+        let (machine, buyer) = opened?;
+        let finish = machine.clone();
+        let finished = async move {
+            let outbox = machine.is_some().then_some(outbox);
+            let rate = config.network.limits.access_per_minute;
+            let access = {
+                let (machine, store, clock) = (machine.clone(), store.clone(), Arc::clone(&clock));
+                blocking(move || AccessService::open(machine, store, clock, rate)).await??
+            };
+            let access = Arc::new(access);
+            let with_outbox = machine.clone().zip(outbox.clone());
+            let followed = buyer.clone();
+            let followed = move |did: &Did| followed.as_ref().map(|buyer| buyer.heads(did)).unwrap_or_default();
+            let sync = Arc::new(SyncServer::new(store.clone(), with_outbox, Box::new(followed)));
+            let provider = Arc::new(StoredChunks(store.clone()));
+            let pulls = PullServer::start(&net, provider, pull_config(&config))?;
+            if let Some(machine) = &machine {
+                listen_to_own(&net, machine).await?;
+            }
+            let stopping = CancellationToken::new();
+            let quiet = CancellationToken::new();
+            let mut tasks = JoinSet::new();
+            let announcer = machine.clone().zip(outbox.clone()).map(|(machine, outbox)| {
+                let run = announcer::run(net.clone(), machine, announcements, outbox, peer_events, quiet.clone());
+                tokio::spawn(run)
+            });
+            let routes = Routes {
+                net: net.clone(),
+                store: store.clone(),
+                machine: machine.clone(),
+                buyer: buyer.clone(),
+                sync,
+                access: Arc::clone(&access),
+            };
+            router::start(routes, events, &mut tasks);
+            keeper::start(&net, &store, buyer.as_ref(), &access, &config, &clock, &mut tasks);
+            let ends = Ends { announcer, quiet, tasks, lock: Some(lock) };
+            let inner = Inner {
+                home,
+                config,
+                did,
+                started: Instant::now(),
+                clock,
+                store,
+                net,
+                machine,
+                outbox,
+                buyer,
+                access,
+                pulls: Mutex::new(Some(pulls)),
+                stopping,
+                jobs: TaskTracker::new(),
+                ends: tokio::sync::Mutex::new(ends),
+                stopped: OnceCell::new(),
+            };
+            Ok(Self { inner: Arc::new(inner) })
+        };
+        let result: Result<Self, NodeError> = finished.await;
+        if result.is_err()
+            && let Some(machine) = finish
+        {
+            // Its threads hold the store.
+            let _ = blocking(move || machine.shutdown()).await;
+        }
+        result
+    }
+
+    /// The selling side, with the role machine.
+    #[must_use]
+    pub fn machine(&self) -> Option<&Arc<Machine>> {
+        self.inner.machine.as_ref()
+    }
+
+    /// The buying side, with the role buyer.
+    #[must_use]
+    pub fn buyer(&self) -> Option<&Buyer> {
+        self.inner.buyer.as_ref()
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn net(&self) -> &Client {
+        &self.inner.net
+    }
+
+    /// Orders, decisions, revocations. What it does waits for the disk.
+    #[must_use]
+    pub fn access(&self) -> &Arc<AccessService> {
+        &self.inner.access
+    }
+
+    /// The home.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.inner.home
+    }
+
+    /// The configuration it was started with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// Its peaqID.
+    #[must_use]
+    pub fn did(&self) -> Did {
+        self.inner.did
+    }
+
+    /// Cancelled as soon as the node begins to stop: whoever reads a source for it should end then.
+    #[must_use]
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.inner.stopping
+    }
+
+    /// Links to pass the machine's feed on with, the most useful first: configured addresses, then those that others may
+    /// reach, and loopback addresses only where there is nothing else. Empty without the role machine.
+    ///
+    /// # Errors
+    ///
+    /// When the network has shut down.
+    pub async fn links(&self) -> Result<Vec<FeedLink>, NetError> {
+        if self.inner.machine.is_none() {
+            return Ok(Vec::new());
+        }
+        let me = self.inner.net.peer_id();
+        let mut addrs: Vec<Multiaddr> = Vec::new();
+        for addr in &self.inner.config.network.external {
+            let whole = matches!(addr.iter().last(), Some(Protocol::P2p(_)));
+            addrs.push(if whole { addr.clone() } else { addr.clone().with(Protocol::P2p(me)) });
+        }
+        let (near, far): (Vec<_>, Vec<_>) = self.inner.net.listen_addrs().await?.into_iter().partition(is_loopback);
+        addrs.extend(far);
+        if addrs.is_empty() {
+            addrs = near;
+        }
+        Ok(addrs.into_iter().map(|addr| FeedLink::new(self.inner.did, vec![addr])).collect())
+    }
+
+    /// How the node stands. What cannot be read is left out, and a warning says so.
+    pub async fn status(&self) -> NodeStatus {
+        status::gather::collect(self).await
+    }
+
+    /// Stops the node: sources, then streams (sealed, durable, announced), then the network and the store. Calls after the
+    /// first wait for it and get its result. Bounded in time: what takes too long is left behind and named.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that did not go well; the node has stopped all the same.
+    pub async fn shutdown(&self) -> Result<(), ShutdownError> {
+        self.inner.stopped.get_or_init(|| self.inner.stop()).await.clone()
+    }
+}
+
+/// What a node is assembled from.
+struct Parts {
+    home: Home,
+    config: Config,
+    lock: HomeLock,
+    keys: MachineKeys,
+    store: Store,
+    net: Client,
+}
+
+impl Inner {
+    async fn stop(&self) -> Result<(), ShutdownError> {
+        tracing::info!("the node stops");
+        self.stopping.cancel();
+        let mut first = Ok(());
+        let mut note = |result: Result<(), ShutdownError>| {
+            if let Err(error) = result {
+                tracing::error!(%error, "while the node stopped");
+                if first.is_ok() {
+                    first = Err(error);
+                }
+            }
+        };
+        self.jobs.close();
+        note(within("ending the sources", SOURCES_END, self.jobs.wait()).await);
+        if let Some(machine) = self.machine.clone() {
+            let ended = tokio::task::spawn_blocking(move || machine.shutdown());
+            note(match timeout(LANES_END, ended).await {
+                Ok(Ok(Ok(()))) => Ok(()),
+                Ok(Ok(Err(error))) => Err(ShutdownError::Machine(error.to_string())),
+                Ok(Err(error)) => Err(ShutdownError::Machine(error.to_string())),
+                Err(_) => Err(ShutdownError::Late { what: "storing what was taken in", limit: LANES_END }),
+            });
+        }
+        let mut ends = self.ends.lock().await;
+        ends.quiet.cancel();
+        if let Some(announcer) = ends.announcer.take() {
+            let told = async { drop(announcer.await) };
+            note(within("announcing what was taken in", ANNOUNCER_END, told).await);
+            let heard = self.outbox.as_ref().is_some_and(|outbox| outbox.status().listeners > 0);
+            if heard {
+                // What was published is in the queues of connections; closing them now would drop it.
+                tokio::time::sleep(LAST_WORDS).await;
+            }
+        }
+        drop(self.pulls.lock().unwrap_or_else(PoisonError::into_inner).take());
+        note(within("closing the network", NET_END, self.net.shutdown()).await);
+        ends.tasks.shutdown().await;
+        let store = self.store.clone();
+        let closed = tokio::task::spawn_blocking(move || store.close());
+        note(match timeout(STORE_END, closed).await {
+            Ok(Ok(result)) => result.map_err(ShutdownError::from),
+            Ok(Err(error)) => Err(ShutdownError::Machine(error.to_string())),
+            Err(_) => Err(ShutdownError::Late { what: "closing the store", limit: STORE_END }),
+        });
+        ends.lock = None;
+        tracing::info!("the node has stopped");
+        first
+    }
+}
+
+/// Opens the sides that the roles name.
+fn open_sides(
+    home: &Home,
+    keys: &MachineKeys,
+    config: &Config,
+    store: &Store,
+    net: Client,
+    announcer: Arc<FeedAnnouncer>,
+    clock: &Clock,
+) -> Result<(Option<Arc<Machine>>, Option<Buyer>), NodeError> {
+    let buyer = if config.has_role(Role::Buyer) {
+        let options = BuyerOptions { keys, store: store.clone(), net: Some(net), clock: Arc::clone(clock) };
+        Some(Buyer::open(options)?)
+    } else {
+        None
+    };
+    let machine = if config.has_role(Role::Machine) {
+        let options = MachineOptions {
+            home,
+            keys,
+            store: store.clone(),
+            streams: &config.streams,
+            announcer,
+            clock: Arc::clone(clock),
+        };
+        Some(Arc::new(Machine::open(options)?))
+    } else {
+        None
+    };
+    Ok((machine, buyer))
+}
+
+/// A machine listens to its own topics: who listens is in the mesh that its entries travel through, and an entry of its own
+/// that it does not know tells of a twin.
+async fn listen_to_own(net: &Client, machine: &Machine) -> Result<(), NodeError> {
+    let did = machine.did();
+    net.subscribe(topic_machine(&did)).await?;
+    for stream in machine.report()? {
+        net.subscribe(topic_stream(&did, &stream.stream)).await?;
+    }
+    Ok(())
+}
+
+fn is_loopback(addr: &Multiaddr) -> bool {
+    addr.iter().any(|part| match part {
+        Protocol::Ip4(ip) => ip.is_loopback(),
+        Protocol::Ip6(ip) => ip.is_loopback(),
+        _ => false,
+    })
+}
+
+fn log_open(report: &OpenReport) {
+    let OpenReport { recovery, replayed_frames, cut_bytes, lost_frames, elapsed, damage, .. } = report;
+    tracing::info!(?recovery, replayed_frames, cut_bytes, ?elapsed, "store open");
+    for damage in damage {
+        tracing::error!(?damage, lost_frames, "the store is damaged; run `tributary store check`");
+    }
+}
+
+/// Runs what blocks where blocking is allowed.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, NodeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "a blocking task failed");
+        NodeError::Stopped
+    })
+}
+
+async fn close(store: Store) {
+    // The error that brought us here is the one to tell.
+    let _ = tokio::task::spawn_blocking(move || store.close()).await;
+}
+
+async fn within(what: &'static str, limit: Duration, work: impl Future<Output = ()>) -> Result<(), ShutdownError> {
+    timeout(limit, work).await.map_err(|_| ShutdownError::Late { what, limit })
+}

@@ -188,13 +188,14 @@ pub(crate) fn open(dir: &Path, options: &StoreOptions) -> Result<Opened, StoreEr
     for segment in lasts.iter().flatten() {
         segment.file.sync_data().at("sync", &segment.path)?;
     }
-    let place = |segment: Option<&Segment>| {
-        segment.map_or((0, 0), |segment| {
-            let end = ends.get(&segment.id).copied().unwrap_or(SEGMENT_HEADER);
-            (segment.id, u32::try_from(end).unwrap_or(u32::MAX))
-        })
+    // Where the last segment is not in `ends`, one that came after it was closed and removed: TAIL stays where it is.
+    let kept = tail.filter(|_| !rebuilt).unwrap_or_default();
+    let place = |segment: Option<&Segment>, old: (u32, u32)| {
+        let end = segment.and_then(|segment| Some((segment.id, *ends.get(&segment.id)?)));
+        end.map_or(old, |(id, end)| (id, u32::try_from(end).unwrap_or(u32::MAX)))
     };
-    let new_tail = tail_after(&replayed, tail.filter(|_| !rebuilt), place(lasts[0]), place(lasts[1]));
+    let new_tail =
+        tail_after(&replayed, tail.filter(|_| !rebuilt), place(lasts[0], kept.chunk), place(lasts[1], kept.state));
     if tail != Some(new_tail) || rebuilt {
         let mut batch = sled::Batch::default();
         batch.insert(TAIL_KEY, new_tail.encode());
@@ -238,10 +239,14 @@ pub(crate) fn open(dir: &Path, options: &StoreOptions) -> Result<Opened, StoreEr
     shared.measure_index();
     shared.restore_ballast()?;
     shared.measure_index();
-    let mut writer = Writer::new(shared, new_tail, new_tail.lsn.saturating_add(1), next_id);
+    // A segment's header promises that no frame in it is older; that holds even where damage took the newest frames.
+    let promised = segments.values().map(|segment| segment.first_lsn).filter(|lsn| *lsn != u64::MAX).max();
+    let next_lsn = new_tail.lsn.saturating_add(1).max(promised.unwrap_or(0));
+    let mut writer = Writer::new(shared, new_tail, next_lsn, next_id);
     for segment in lasts.into_iter().flatten() {
-        let end = ends.get(&segment.id).copied().unwrap_or(SEGMENT_HEADER);
-        adopt(&mut writer, segment, end)?;
+        if let Some(end) = ends.get(&segment.id) {
+            adopt(&mut writer, segment, *end)?;
+        }
     }
     report.elapsed = begun.elapsed();
     Ok(Opened { writer, report })

@@ -7,7 +7,7 @@
 //!  96  BLAKE3 of bytes 0..96
 //! ```
 //!
-//! Files are `log/<kind>-<id, 8 hex digits>.seg`. Ids are shared by all kinds and never reused. A segment is *closed* when a
+//! Files are `log/<kind>-<id, 8 hex digits>.seg`. Ids are shared by all kinds and grow. A segment is *closed* when a
 //! later one of its kind exists, or when it is a copy; only the last chunk and the last state segment can have a torn tail.
 
 use std::{

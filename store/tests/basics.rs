@@ -231,3 +231,60 @@ fn a_chunk_is_read_in_parts() {
     assert_eq!(part[..2000], chunk[8000..]);
     assert_eq!(reader.read_at(&mut part, u32::MAX).unwrap(), 0);
 }
+
+#[test]
+fn a_callback_that_panics_harms_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path(), &options()).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.set_counter("a", 1);
+    store.submit(batch, |_| panic!("a bug of the caller")).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.set_counter("b", 2);
+    store.commit(batch).unwrap();
+    assert_eq!((store.counter("a").unwrap(), store.counter("b").unwrap()), (1, 2));
+}
+
+#[test]
+fn readers_see_whole_chunks_or_none_while_others_write_delete_and_collect() {
+    const CHUNKS: u64 = 400;
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path(), &small()).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let seen = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for reader in 0..2u64 {
+            let (store, done, seen) = (&store, &done, &seen);
+            scope.spawn(move || {
+                let mut seq = reader;
+                while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                    seq = (seq + 7) % CHUNKS;
+                    let expected = body(seq, 9000);
+                    if let Some(found) = store.chunk(&hash_of(&expected)).unwrap() {
+                        assert_eq!(found, expected);
+                        seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    }
+                    if let Some(entry) = store.entry(&log(1), seq).unwrap() {
+                        assert_eq!(entry, seq.to_be_bytes());
+                    }
+                }
+            });
+        }
+        for seq in 0..CHUNKS {
+            let mut batch = WriteBatch::new();
+            batch.put_entry(log(1), seq, seq.to_be_bytes(), EntryIndex::default());
+            batch.put_chunk(hash_of(&body(seq, 9000)), body(seq, 9000));
+            if seq >= 40 {
+                batch.tombstone_chunk(hash_of(&body(seq - 40 + seq % 3, 9000)), Reason::Deleted);
+            }
+            store.commit(batch).unwrap();
+            if seq % 25 == 24 {
+                store.gc(false, &tributary_store::Retention::default()).unwrap();
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+    assert!(seen.into_inner() > 0);
+    assert!(store.check(false).unwrap().is_clean());
+    assert_eq!(store.entries(&log(1), 0, usize::MAX, usize::MAX).unwrap().len() as u64, CHUNKS);
+}

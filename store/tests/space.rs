@@ -149,6 +149,35 @@ fn rewritten_state_forgets_what_was_overwritten_and_keeps_deletions() {
     assert!(rows.iter().all(|(_, value)| *value == [39; 2000]));
 }
 
+#[test]
+fn after_the_newest_chunk_segment_is_removed_older_ones_are_neither_replayed_nor_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path(), &small()).unwrap();
+    let hashes: Vec<_> = (0..5).map(|seq| put(&store, seq).unwrap()).collect();
+    let mut batch = WriteBatch::new();
+    batch.tombstone_chunk(hashes[4], Reason::Deleted);
+    batch.put_row(Table::Audit, 0u64.to_be_bytes(), *b"newer");
+    store.commit(batch).unwrap();
+    let newest = |dir: &Path| {
+        let names = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with("chunk")).max().unwrap()
+    };
+    let before = newest(dir.path());
+    store.gc(false, &Retention::default()).unwrap();
+    assert!(newest(dir.path()) < before, "the newest chunk segment is still there");
+    drop(store);
+    for more in 5..9 {
+        let (store, report) = Store::open(dir.path(), &small()).unwrap();
+        assert_eq!(report.recovery, Recovery::Clean, "{report:?}");
+        for (seq, hash) in hashes.iter().enumerate() {
+            assert_eq!(store.chunk(hash).unwrap().is_some(), seq != 4);
+        }
+        assert_eq!(store.row(Table::Audit, &0u64.to_be_bytes()).unwrap().unwrap(), b"newer");
+        put(&store, more).unwrap();
+        assert!(store.check(false).unwrap().is_clean());
+    }
+}
+
 /// A small file system of its own; unmounted whatever happens.
 struct Tmpfs(tempfile::TempDir);
 

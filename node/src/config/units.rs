@@ -5,7 +5,7 @@ use std::time::Duration;
 /// What to write for a size, for messages.
 pub(super) const BYTES_FORM: &str = "a size such as 500B, 256KiB, 64MB or 10GiB";
 /// What to write for a duration, for messages.
-pub(super) const DURATION_FORM: &str = "a duration such as 250ms, 10s, 5m, 1h30m or 7d";
+pub(crate) const DURATION_FORM: &str = "a duration such as 250ms, 10s, 5m, 1h30m or 7d";
 
 const BYTE_UNITS: [(&str, u64); 10] = [
     ("", 1),
@@ -39,7 +39,7 @@ pub(super) fn parse_bytes(text: &str) -> Option<u64> {
 }
 
 /// A duration from one or more numbers with units, longest first as people write them. A number without a unit is refused.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     let mut total = 0_u64;
     if rest.is_empty() {

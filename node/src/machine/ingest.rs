@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde::{Deserialize, Serialize};
 use super::{Kind, Machine, Stream};
 use crate::ingest::{IngestError, Source, SourceItem};
+use serde::{Deserialize, Serialize};
 
 /// What happened to one topic of a source.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,7 +142,7 @@ impl Machine {
 
     fn messages_of(&self, topic: &str) -> Option<(&Stream, &super::lane::Lane)> {
         self.streams.iter().find(|stream| stream.config.topic == topic).and_then(|stream| match &stream.kind {
-            Kind::Messages(lane) => Some((stream, lane)),
+            Kind::Messages(lane) => Some((stream, &**lane)),
             Kind::Files(_) => None,
         })
     }

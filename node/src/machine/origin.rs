@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn a_copied_home_is_displaced_until_it_settles() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let (store, _) = Store::open(&dir.path().join("store"), &StoreOptions::default()).expect("opens");
+        let (store, _) = Store::open(dir.path().join("store"), &StoreOptions::default()).expect("opens");
         let [first, copy] = ["first", "copy"].map(|name| {
             let home = dir.path().join(name);
             fs::create_dir_all(home.join("keys")).expect("made");
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_store_behind_its_own_head_is_displaced() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let (store, _) = Store::open(&dir.path().join("store"), &StoreOptions::default()).expect("opens");
+        let (store, _) = Store::open(dir.path().join("store"), &StoreOptions::default()).expect("opens");
         let keys = dir.path().join("keys");
         fs::create_dir(&keys).expect("made");
         let mut origin = Origin::open(dir.path(), &keys).expect("made");

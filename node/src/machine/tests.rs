@@ -126,12 +126,8 @@ impl Open {
     }
 
     fn plaintext(&self, record: &ChunkRecord) -> Vec<u8> {
-        let range = GrantRange {
-            stream: record.stream,
-            epoch: record.epoch,
-            first: record.position,
-            last: record.position,
-        };
+        let range =
+            GrantRange { stream: record.stream, epoch: record.epoch, first: record.position, last: record.position };
         let key = self.machine.cover(&range).expect("covered").chunk_key(record.position).expect("inside");
         let body = self.store.chunk(&record.hash).expect("read").expect("held");
         seal::open(record, &key, &body).expect("opens")
@@ -265,7 +261,8 @@ fn a_file_is_a_dataset_and_an_empty_file_is_one_empty_chunk() {
     let open = bench.open();
     for len in [0usize, 1, 4096, 4097, 10_000] {
         let bytes: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
-        let published = open.machine.publish("/files", &mut bytes.as_slice(), Path::new("x"), |_| {}).expect("published");
+        let published =
+            open.machine.publish("/files", &mut bytes.as_slice(), Path::new("x"), |_| {}).expect("published");
         assert_eq!(published.bytes, len as u64);
         assert_eq!(published.chunks as usize, len.div_ceil(4096).max(1));
         let records = open.records("/files").into_iter().filter(|record| record.dataset == published.dataset);
@@ -310,7 +307,10 @@ fn selections_become_exact_ranges() {
     assert_eq!(whole, [GrantRange { stream, epoch: 0, first, last }]);
     let second = &records[1];
     let time = Range::Time { stream, from_ms: second.time_from_ms, to_ms: second.time_to_ms };
-    assert_eq!(of(time).expect("held"), [GrantRange { stream, epoch: 0, first: second.position, last: second.position }]);
+    assert_eq!(
+        of(time).expect("held"),
+        [GrantRange { stream, epoch: 0, first: second.position, last: second.position }]
+    );
     let live = of(Range::Live { stream, seconds: 3600 }).expect("an epoch");
     assert!(live[0].first == last && live[0].last.slot() == 60);
     assert!(of(Range::Dataset(DatasetId::from_bytes([1; 32]))).is_err());

@@ -22,6 +22,9 @@ pub(crate) const BATCH: usize = 16;
 /// How long a refused batch waits before it is offered again.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// How a batch ended.
+type Landed = Result<(), StoreError>;
+
 /// Writes one lane's chunks in order.
 pub(crate) struct Committer {
     store: Store,
@@ -29,7 +32,7 @@ pub(crate) struct Committer {
     stats: Arc<LaneStats>,
     waiting: Vec<SealedChunk>,
     flying: Vec<SealedChunk>,
-    done: (SyncSender<Result<(), StoreError>>, Receiver<Result<(), StoreError>>),
+    done: (SyncSender<Landed>, Receiver<Landed>),
     /// When a refused batch is offered again.
     retry_at: Option<Instant>,
 }

@@ -1,0 +1,444 @@
+//! What can go wrong on the buying side, one enum per operation.
+
+use tributary_protocol::{
+    access::{GrantError, QuoteError},
+    binding::ChainError,
+    entry::EntryError,
+    ids::{DatasetId, Did, Hash},
+    seal::OpenError as SealOpenError,
+    wire::{DenyCode, WireError},
+};
+use tributary_store::StoreError;
+
+use crate::{
+    export::{ExportError, PlaintextError},
+    net::{DialFailure, NetError, PeerId, PullError, RequestError, SubscribeError},
+};
+
+/// Why the buying side could not be opened, or something stored could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuyerError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A row that was stored is not readable.
+    #[error("the stored {what} cannot be read ({reason}); run a store check")]
+    Row {
+        /// What it should be.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The stored bindings of a machine are no chain.
+    #[error("the stored bindings of {did} are no chain; remove the feed and follow it again")]
+    Chain {
+        /// The machine.
+        did: Did,
+        /// Why.
+        source: ChainError,
+    },
+    /// The machine is not followed.
+    #[error("{0} is not followed; subscribe to it first")]
+    NotFollowed(Did),
+    /// The work was cut off because the node stops.
+    #[error("the node is stopping")]
+    Stopped,
+}
+
+/// Why a machine was not found, or its logs could not be brought up to date.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FollowError {
+    /// What is stored.
+    #[error(transparent)]
+    Buyer(#[from] BuyerError),
+    /// There is no network: the buyer was opened without one.
+    #[error("this needs the network, and the node was opened without it")]
+    Offline,
+    /// No address to try.
+    #[error("no address of {0} is known; give one in the link: tributary://{0}?addr=...")]
+    NoAddress(Did),
+    /// No address led to a peer.
+    #[error("cannot reach {did}")]
+    Dial {
+        /// The machine.
+        did: Did,
+        /// What happened at the last address.
+        source: Box<DialFailure>,
+    },
+    /// A peer did not answer.
+    #[error("asking {peer} failed")]
+    Request {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        source: Box<RequestError>,
+    },
+    /// A peer has too much to do.
+    #[error("{peer} is busy; try again later")]
+    Busy {
+        /// The peer.
+        peer: PeerId,
+    },
+    /// A peer answered with nonsense.
+    #[error("{peer} sent a malformed answer")]
+    Malformed {
+        /// The peer.
+        peer: PeerId,
+        /// What is wrong with it.
+        source: Box<WireError>,
+    },
+    /// A peer answered with something that is not an entry, head or binding.
+    #[error("{peer} sent something that is no entry, head or binding")]
+    Entry {
+        /// The peer.
+        peer: PeerId,
+        /// What is wrong with it.
+        source: Box<EntryError>,
+    },
+    /// A peer answered something else than was asked.
+    #[error("{peer} answered something else than was asked: {what}")]
+    Answer {
+        /// The peer.
+        peer: PeerId,
+        /// What is odd about it.
+        what: &'static str,
+    },
+    /// A peer does not know the machine.
+    #[error("{peer} knows nothing of {did}")]
+    Unknown {
+        /// The peer.
+        peer: PeerId,
+        /// The machine.
+        did: Did,
+    },
+    /// The bindings a peer sent are not the machine's.
+    #[error("the key bindings that {peer} sent are not {did}'s")]
+    Chain {
+        /// The peer.
+        peer: PeerId,
+        /// The machine.
+        did: Did,
+        /// Why.
+        source: Box<ChainError>,
+    },
+    /// The peer at the address is no node of the machine.
+    #[error("{peer} is not a node of {did}: its key is not in the machine's binding; check the link")]
+    NotTheMachine {
+        /// The peer.
+        peer: PeerId,
+        /// The machine.
+        did: Did,
+    },
+    /// A peer sent an entry that is not good.
+    #[error("{peer} sent a bad entry {seq}: {reason}")]
+    BadEntry {
+        /// The peer.
+        peer: PeerId,
+        /// Its position in its log.
+        seq: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The machine signs two stories.
+    #[error("{0} signs two different stories of one log: the proof is kept, and the feed is flagged")]
+    Equivocation(Did),
+    /// Own feed.
+    #[error("{0} is this node itself")]
+    Myself(Did),
+    /// Too many feeds.
+    #[error("{0} feeds are followed, which is the limit")]
+    TooManyFeeds(usize),
+    /// Too many stream names, or one that is too long.
+    #[error("at most 256 stream names of at most 256 bytes can be chosen; follow all streams instead")]
+    Streams,
+    /// No more topics.
+    #[error(transparent)]
+    Subscribe(#[from] SubscribeError),
+    /// The network stopped.
+    #[error(transparent)]
+    Closed(#[from] NetError),
+}
+
+impl From<StoreError> for FollowError {
+    fn from(error: StoreError) -> Self {
+        Self::Buyer(error.into())
+    }
+}
+
+/// Why access was not obtained.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// What is stored.
+    #[error(transparent)]
+    Buyer(#[from] BuyerError),
+    /// The machine could not be asked.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// No node of the machine could be reached: requests go nowhere else.
+    #[error("no node of {did} could be reached; requests are sent to the machine itself only")]
+    Unreachable {
+        /// The machine.
+        did: Did,
+        /// What happened at the last one.
+        source: Option<Box<FollowError>>,
+    },
+    /// The quote does not bind.
+    #[error("the quote of {did} does not bind")]
+    Quote {
+        /// The machine.
+        did: Did,
+        /// Why.
+        source: QuoteError,
+    },
+    /// The quote is for something else.
+    #[error("{0} quoted something else than was asked for")]
+    OtherSelection(Did),
+    /// It costs something, and there is no payment.
+    #[error("access costs {amount} {token} on {chain}, to be paid to {pay_to}; pay, then ask with the payment")]
+    PaymentRequired {
+        /// Smallest units of the token.
+        amount: u128,
+        /// The token.
+        token: String,
+        /// The chain.
+        chain: String,
+        /// Whom to pay.
+        pay_to: String,
+    },
+    /// The request could not be made.
+    #[error("the access request could not be made")]
+    Request(#[from] tributary_protocol::access::RequestError),
+    /// The machine said no.
+    #[error("{did} denied access ({code:?}): {reason}")]
+    Denied {
+        /// The machine.
+        did: Did,
+        /// Why, for programs.
+        code: DenyCode,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A grant is no good.
+    #[error("{did} sent a grant that is no good")]
+    Grant {
+        /// The machine.
+        did: Did,
+        /// Why.
+        source: GrantError,
+    },
+    /// No such request here.
+    #[error("no access request {0} was made from here")]
+    UnknownRequest(Hash),
+}
+
+impl From<StoreError> for AccessError {
+    fn from(error: StoreError) -> Self {
+        Self::Buyer(error.into())
+    }
+}
+
+/// A peer sent other bytes than the machine announced.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{peer} sent wrong bytes for chunk {index} of dataset {dataset} ({hash}): they were refused")]
+pub struct WrongBytes {
+    /// Who sent them.
+    pub peer: PeerId,
+    /// The dataset.
+    pub dataset: DatasetId,
+    /// Index of the chunk.
+    pub index: u32,
+    /// BLAKE3 of what the machine announced.
+    pub hash: Hash,
+    /// What was wrong.
+    pub source: PullError,
+}
+
+/// Why chunks could not be pulled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PullJobError {
+    /// What is stored.
+    #[error(transparent)]
+    Buyer(#[from] BuyerError),
+    /// No provider could be reached.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// Nothing of the selection was granted.
+    #[error("no key of {what} was granted to this node; request access first")]
+    NotGranted {
+        /// What was asked for.
+        what: String,
+    },
+    /// Nothing of the selection is known.
+    #[error("{what} is not in the feed as far as it is known here; catch up first")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+    },
+    /// A peer sent other bytes than the machine announced. Nothing of them was kept.
+    #[error(transparent)]
+    WrongBytes(#[from] Box<WrongBytes>),
+    /// The right bytes cannot be opened with the granted key.
+    #[error("chunk {index} of dataset {dataset} cannot be opened with the granted keys")]
+    Unreadable {
+        /// The dataset.
+        dataset: DatasetId,
+        /// Index of the chunk.
+        index: u32,
+        /// Why.
+        source: SealOpenError,
+    },
+    /// Providers do not have some of the chunks.
+    #[error(
+        "{missing} chunks are with no provider that could be reached, the first is chunk {index} of dataset {dataset}"
+    )]
+    Missing {
+        /// How many.
+        missing: u64,
+        /// The first one's dataset.
+        dataset: DatasetId,
+        /// The first one's index.
+        index: u32,
+    },
+    /// The last provider gave up.
+    #[error("the pull from {peer} broke off; what came is kept, run it again to continue")]
+    Broken {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        source: Box<PullError>,
+    },
+}
+
+impl From<StoreError> for PullJobError {
+    fn from(error: StoreError) -> Self {
+        Self::Buyer(error.into())
+    }
+}
+
+/// Why a dataset could not be checked at all. What a check finds is a report, not an error.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// What is stored.
+    #[error(transparent)]
+    Buyer(#[from] BuyerError),
+    /// The dataset is not known, or not closed yet.
+    #[error("dataset {0} is not in the feed as far as it is known here, or not closed yet; catch up first")]
+    NotFound(DatasetId),
+}
+
+impl From<StoreError> for VerifyError {
+    fn from(error: StoreError) -> Self {
+        Self::Buyer(error.into())
+    }
+}
+
+/// Why the plaintext of a dataset cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContentError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The dataset is not known.
+    #[error("dataset {0} is not in the feed as far as it is known here; catch up first")]
+    NotFound(DatasetId),
+    /// A chunk was not pulled.
+    #[error("chunk {index} of dataset {dataset} is not here; pull it first")]
+    Missing {
+        /// The dataset.
+        dataset: DatasetId,
+        /// Its index.
+        index: u32,
+    },
+    /// A chunk was not granted.
+    #[error("the key of chunk {index} of dataset {dataset} was not granted to this node; request access first")]
+    NotGranted {
+        /// The dataset.
+        dataset: DatasetId,
+        /// Its index.
+        index: u32,
+    },
+    /// A chunk does not open.
+    #[error("chunk {index} of dataset {dataset} does not open")]
+    Open {
+        /// The dataset.
+        dataset: DatasetId,
+        /// Its index.
+        index: u32,
+        /// Why.
+        source: SealOpenError,
+    },
+    /// A chunk does not unpack.
+    #[error("chunk {index} of dataset {dataset} does not unpack to at most 1 MiB; the machine packed it wrongly")]
+    Unpack {
+        /// The dataset.
+        dataset: DatasetId,
+        /// Its index.
+        index: u32,
+    },
+    /// The records do not follow each other.
+    #[error("chunk {index} of dataset {dataset} is not in the feed where it should be")]
+    Record {
+        /// The dataset.
+        dataset: DatasetId,
+        /// Its index.
+        index: u32,
+    },
+}
+
+/// Why a dataset could not be exported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportJobError {
+    /// What is stored.
+    #[error(transparent)]
+    Buyer(#[from] BuyerError),
+    /// The content.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// It does not read as packages.
+    #[error("the dataset does not read as packages")]
+    Plaintext(#[from] PlaintextError),
+    /// A package is not signed by the machine.
+    #[error("package {number} is not signed by {did}: {reason}; the export was not made")]
+    Package {
+        /// Its number.
+        number: String,
+        /// The machine.
+        did: Did,
+        /// Why.
+        reason: String,
+    },
+    /// The writer.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// A folder or file could not be made.
+    #[error("cannot write {path}")]
+    Io {
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The dataset is a file, the format is for packages, or the other way round.
+    #[error("dataset {dataset} holds {holds}; it cannot be exported as {format}")]
+    Format {
+        /// The dataset.
+        dataset: DatasetId,
+        /// What it holds.
+        holds: &'static str,
+        /// What was asked for.
+        format: &'static str,
+    },
+}
+
+impl From<StoreError> for ExportJobError {
+    fn from(error: StoreError) -> Self {
+        Self::Buyer(error.into())
+    }
+}

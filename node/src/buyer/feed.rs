@@ -1,0 +1,483 @@
+//! One followed machine as it is stored: the state machine of [`tributary_protocol::feed`] joined to the store.
+//!
+//! Owns what is written for a feed: bindings, entries, bodies that came with them, cuts and evidence, each in one durable step
+//! with the state it belongs to. Blocks; never called on the async runtime. When a write fails, the state in memory is made
+//! anew from the store, so that it never runs ahead of it.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | Follow | machine (20) | JSON of [`FollowRow`] |
+//! | Binding | machine (20), serial (8) | signed binding |
+//! | Dataset | dataset (32) | dataset entry (177) |
+//! | Dataset | machine (20), dataset (32) | log key (56), sequence number (8) of the entry that closed it |
+//! | Evidence | machine (20), BLAKE3 (32) | evidence of an equivocation |
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+use tributary_protocol::{
+    binding::{
+        BindingChain, SignedBinding,
+        chain::{Accepted, ChainError},
+    },
+    entry::{EntryBody, SignedEntry, SignedHead},
+    feed::{EntryVerdict, Evidence, Flags, Follower, HeadVerdict, History, LogTip, Truncated},
+    ids::{DatasetId, Did, Hash, LogId, LogKey, StreamId},
+    seal,
+};
+use tributary_store::{EntryIndex, Store, StoreError, Table, VerifiedChunk, WriteBatch};
+
+use super::error::BuyerError;
+
+/// Rows and entries read at a time.
+pub(super) const PAGE: usize = 256;
+/// Bytes of entries read at a time.
+pub(super) const PAGE_BYTES: usize = 1 << 20;
+
+/// Which streams of a machine are followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Streams {
+    /// All of them, also those to come.
+    All,
+    /// Those with these names, at most 256.
+    Names(Vec<String>),
+}
+
+impl Streams {
+    /// Whether a log of the machine is among them; its own log always is.
+    #[must_use]
+    pub fn wants(&self, did: &Did, log: &LogId) -> bool {
+        match (log.stream(), self) {
+            (None, _) | (_, Self::All) => true,
+            (Some(stream), Self::Names(names)) => names.iter().any(|name| StreamId::of(did, name) == stream),
+        }
+    }
+}
+
+/// What is stored about following a machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct FollowRow {
+    pub(super) version: u32,
+    pub(super) streams: Streams,
+    /// Where the machine's nodes were found.
+    pub(super) addrs: Vec<String>,
+    pub(super) since_ms: u64,
+}
+
+/// What became of an entry, as far as the caller has to act.
+#[derive(Debug)]
+pub(super) enum Applied {
+    /// It is stored.
+    New { flags: Flags, stream: Option<StreamId> },
+    /// It was there.
+    Known,
+    /// What comes before it is missing.
+    Ahead,
+    /// Bindings are missing.
+    UnknownKey,
+    /// The log was cut back: read on from its new end.
+    Cut,
+    /// The machine contradicts itself.
+    Equivocation,
+    /// It counts for nothing.
+    Noise(&'static str),
+    /// Its sender is at fault.
+    Bad(&'static str),
+}
+
+/// A followed machine.
+pub(super) struct Feed {
+    pub(super) did: Did,
+    pub(super) row: FollowRow,
+    follower: Follower,
+    store: Store,
+    evidence: u64,
+}
+
+/// Entries of a batch that the store does not have yet, in front of the store.
+struct Overlay<'a> {
+    store: &'a Store,
+    entries: HashMap<(LogKey, u64), Vec<u8>>,
+    closed: HashMap<DatasetId, Vec<u8>>,
+}
+
+impl<'a> Overlay<'a> {
+    fn new(store: &'a Store) -> Self {
+        Self { store, entries: HashMap::new(), closed: HashMap::new() }
+    }
+}
+
+impl History for Overlay<'_> {
+    fn entry(&self, log: &LogKey, seq: u64) -> Option<Vec<u8>> {
+        match self.entries.get(&(*log, seq)) {
+            Some(bytes) => Some(bytes.clone()),
+            None => self.store.entry(log, seq).ok().flatten(),
+        }
+    }
+
+    fn dataset_closed(&self, did: &Did, dataset: &DatasetId) -> Option<Vec<u8>> {
+        match self.closed.get(dataset) {
+            Some(bytes) => Some(bytes.clone()),
+            None => closing_entry(self.store, did, dataset).ok().flatten(),
+        }
+    }
+}
+
+fn closed_key(did: &Did, dataset: &DatasetId) -> Vec<u8> {
+    [did.as_bytes().as_slice(), dataset.as_bytes()].concat()
+}
+
+/// The entry of the machine log that closed a dataset, as far as it is known here.
+pub(super) fn closing_entry(store: &Store, did: &Did, dataset: &DatasetId) -> Result<Option<Vec<u8>>, StoreError> {
+    let Some(place) = store.row(Table::Dataset, &closed_key(did, dataset))? else { return Ok(None) };
+    let Some((log, seq)) = place.split_last_chunk::<8>() else { return Ok(None) };
+    let Ok(log) = <&[u8; LogKey::LEN]>::try_from(log) else { return Ok(None) };
+    store.entry(&LogKey::from_bytes(log), u64::from_be_bytes(*seq))
+}
+
+/// The stored bindings of a machine, in order.
+pub(super) fn stored_bindings(store: &Store, did: &Did) -> Result<Vec<SignedBinding>, BuyerError> {
+    let mut all = Vec::new();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = store.rows(Table::Binding, did.as_bytes(), after.as_deref(), PAGE)?;
+        let Some((last, _)) = rows.last() else { return Ok(all) };
+        after = Some(last.clone());
+        for (_, bytes) in rows {
+            let bad = |error: tributary_protocol::binding::BindingError| BuyerError::Row {
+                what: "key binding",
+                reason: error.to_string(),
+            };
+            all.push(SignedBinding::decode(&bytes).map_err(bad)?);
+        }
+    }
+}
+
+/// The chain of bindings of a machine, checked from its DID; `None` when none is stored.
+pub(super) fn stored_chain(store: &Store, did: &Did) -> Result<Option<BindingChain>, BuyerError> {
+    let bindings = stored_bindings(store, did)?;
+    chain_of(did, &bindings).map_err(|source| BuyerError::Chain { did: *did, source })
+}
+
+/// The chain of these bindings, in order, checked from the DID.
+pub(super) fn chain_of(did: &Did, bindings: &[SignedBinding]) -> Result<Option<BindingChain>, ChainError> {
+    let Some((first, rest)) = bindings.split_first() else { return Ok(None) };
+    if first.binding().did != *did {
+        return Err(ChainError::OtherMachine { expected: *did, found: first.binding().did });
+    }
+    let mut chain = BindingChain::new(first)?;
+    for next in rest {
+        chain.accept(next)?;
+    }
+    Ok(Some(chain))
+}
+
+fn put_binding(batch: &mut WriteBatch, signed: &SignedBinding) {
+    let key = [signed.binding().did.as_bytes().as_slice(), &signed.binding().serial.to_be_bytes()].concat();
+    batch.put_row(Table::Binding, key, signed.encode());
+}
+
+/// What an entry is found by.
+fn index_of(body: &EntryBody) -> EntryIndex {
+    match body {
+        EntryBody::Chunk(record) => {
+            EntryIndex { chunk: Some(record.hash), dataset: Some((record.dataset, record.index)) }
+        }
+        _ => EntryIndex::default(),
+    }
+}
+
+impl Feed {
+    /// Begins to follow a machine, or changes what of it is followed. `bindings` are those from serial 0 on.
+    pub(super) fn create(
+        store: &Store,
+        did: Did,
+        row: FollowRow,
+        bindings: &[SignedBinding],
+    ) -> Result<Self, BuyerError> {
+        let mut batch = WriteBatch::new();
+        let known = stored_bindings(store, &did)?.len();
+        for signed in bindings.iter().skip(known) {
+            put_binding(&mut batch, signed);
+        }
+        put_row(&mut batch, &did, &row)?;
+        store.commit(batch)?;
+        Self::restore(store, did, row)
+    }
+
+    /// Continues from what is stored.
+    pub(super) fn restore(store: &Store, did: Did, row: FollowRow) -> Result<Self, BuyerError> {
+        let bindings = stored_bindings(store, &did)?;
+        let mut tips = Vec::new();
+        for log in store.logs(Some(&did))? {
+            let first = store.entries(&log, 0, 1, PAGE_BYTES)?.into_iter().next().map(|entry| entry.bytes);
+            let last = store.head(&log)?.map(|(_, bytes)| bytes);
+            if let (Some(first), Some(last)) = (first, last) {
+                tips.push(LogTip::of(&decode_stored(&first)?, &decode_stored(&last)?));
+            }
+        }
+        let history = Overlay::new(store);
+        let (follower, cuts) =
+            Follower::restore(did, &bindings, tips, &history).map_err(|source| BuyerError::Chain { did, source })?;
+        if !cuts.is_empty() {
+            let mut batch = WriteBatch::new();
+            cut(store, &mut batch, &cuts)?;
+            store.commit(batch)?;
+        }
+        let mut feed = Self { did, row, follower, store: store.clone(), evidence: 0 };
+        feed.evidence = feed.count_evidence()?;
+        Ok(feed)
+    }
+
+    /// All followed machines of a store. One that cannot be read is left out, and said so: the others go on.
+    pub(super) fn restore_all(store: &Store) -> Result<Vec<Self>, BuyerError> {
+        let mut feeds = Vec::new();
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let rows = store.rows(Table::Follow, &[], after.as_deref(), PAGE)?;
+            let Some((last, _)) = rows.last() else { return Ok(feeds) };
+            after = Some(last.clone());
+            for (key, value) in rows {
+                // Longer keys are not feeds.
+                let Ok(did) = <[u8; Did::LEN]>::try_from(key.as_slice()) else { continue };
+                let did = Did::from_bytes(did);
+                let row = serde_json::from_slice(&value)
+                    .map_err(|error| BuyerError::Row { what: "followed feed", reason: error.to_string() });
+                match row.and_then(|row| Self::restore(store, did, row)) {
+                    Ok(feed) => feeds.push(feed),
+                    Err(error @ BuyerError::Store(_)) => return Err(error),
+                    Err(error) => tracing::error!(%did, %error, "a followed feed cannot be read; follow it again"),
+                }
+            }
+        }
+    }
+
+    /// Changes what is stored about following.
+    pub(super) fn set_row(&mut self, row: FollowRow) -> Result<(), BuyerError> {
+        let mut batch = WriteBatch::new();
+        put_row(&mut batch, &self.did, &row)?;
+        self.store.commit(batch)?;
+        self.row = row;
+        Ok(())
+    }
+
+    pub(super) fn follower(&self) -> &Follower {
+        &self.follower
+    }
+
+    /// How many proofs of equivocation are kept.
+    pub(super) fn evidence(&self) -> u64 {
+        self.evidence
+    }
+
+    fn count_evidence(&self) -> Result<u64, BuyerError> {
+        let rows = self.store.rows(Table::Evidence, self.did.as_bytes(), None, 64)?;
+        let chain = self.follower.chain();
+        let stands = |bytes: &[u8]| {
+            Evidence::decode(bytes).is_ok_and(|evidence| chain.is_some_and(|chain| evidence.stands(chain)))
+        };
+        Ok(rows.iter().filter(|(_, bytes)| stands(bytes)).count() as u64)
+    }
+
+    /// Makes a batch durable. If that fails, goes back to what is stored.
+    fn commit(&mut self, batch: WriteBatch) -> Result<(), BuyerError> {
+        let Err(error) = self.store.commit(batch) else { return Ok(()) };
+        match Self::restore(&self.store, self.did, self.row.clone()) {
+            Ok(feed) => *self = feed,
+            // Without a store that can be read nothing is known any more; what comes next fails the same way.
+            Err(_) => self.follower = Follower::new(self.did),
+        }
+        Err(error.into())
+    }
+
+    /// Takes bindings in order. Returns how many were new.
+    ///
+    /// What does not continue the chain is an error of its sender; what came before it is kept.
+    pub(super) fn on_bindings(&mut self, bindings: &[SignedBinding]) -> Result<Result<usize, ChainError>, BuyerError> {
+        let mut batch = WriteBatch::new();
+        let (mut new, mut bad) = (0, None);
+        for signed in bindings {
+            match self.follower.on_binding(signed, &Overlay::new(&self.store)) {
+                Ok(outcome) => {
+                    if outcome.accepted == Accepted::New {
+                        put_binding(&mut batch, signed);
+                        new += 1;
+                    }
+                    cut(&self.store, &mut batch, &outcome.truncated)?;
+                }
+                Err(error) => {
+                    bad = Some(error);
+                    break;
+                }
+            }
+        }
+        self.commit(batch)?;
+        if new > 0 {
+            self.evidence = self.count_evidence()?;
+        }
+        Ok(bad.map_or(Ok(new), Err))
+    }
+
+    /// Takes entries in the order they came, until one of them needs something else first; all that count become durable in
+    /// one step. Returns what became of each that was looked at.
+    pub(super) fn on_entries(
+        &mut self,
+        entries: &[SignedEntry],
+        attachment: Option<&[u8]>,
+        now_ms: u64,
+    ) -> Result<Vec<Applied>, BuyerError> {
+        let store = self.store.clone();
+        let mut overlay = Overlay::new(&store);
+        let mut batch = WriteBatch::new();
+        let mut out = Vec::with_capacity(entries.len());
+        let mut equivocation = false;
+        for signed in entries {
+            let entry = signed.entry();
+            let verdict = self.follower.on_entry(signed, now_ms, &overlay);
+            let applied = match verdict {
+                EntryVerdict::Apply { flags, .. } => {
+                    let key = entry.key();
+                    batch.put_entry(key, entry.seq, signed.bytes(), index_of(&entry.body));
+                    overlay.entries.insert((key, entry.seq), signed.bytes().to_vec());
+                    let mut stream = None;
+                    match &entry.body {
+                        EntryBody::DatasetClosed(close) if !flags.second_close => {
+                            batch.put_row(Table::Dataset, close.dataset.as_bytes().to_vec(), close.encode());
+                            let place = [key.to_bytes().as_slice(), &entry.seq.to_be_bytes()].concat();
+                            batch.put_row(Table::Dataset, closed_key(&self.did, &close.dataset), place);
+                            overlay.closed.insert(close.dataset, signed.bytes().to_vec());
+                        }
+                        EntryBody::DatasetClosed(_) => equivocation = true,
+                        EntryBody::Stream(info) => stream = Some(info.stream),
+                        _ => {}
+                    }
+                    Applied::New { flags, stream }
+                }
+                EntryVerdict::Known => Applied::Known,
+                EntryVerdict::Ahead { .. } => Applied::Ahead,
+                EntryVerdict::UnknownKey if signed.verify_signature().is_err() => {
+                    Applied::Bad("its signature is wrong")
+                }
+                EntryVerdict::UnknownKey => Applied::UnknownKey,
+                EntryVerdict::BadSignature => Applied::Bad("its signature is wrong"),
+                EntryVerdict::WrongMachine => Applied::Bad("it is another machine's"),
+                EntryVerdict::Equivocation(evidence) => {
+                    put_evidence(&mut batch, &self.did, &evidence);
+                    equivocation = true;
+                    Applied::Equivocation
+                }
+                EntryVerdict::Forked { .. } => match self.follower.abandon(&entry.log, entry.incarnation) {
+                    Some(truncated) => {
+                        cut(&store, &mut batch, &[truncated])?;
+                        Applied::Cut
+                    }
+                    None => Applied::Noise("it contradicts what is held, and nothing proves either"),
+                },
+                EntryVerdict::Diverged(truncated) => {
+                    cut(&store, &mut batch, &[truncated])?;
+                    Applied::Cut
+                }
+                EntryVerdict::Stale(_) => Applied::Noise("it is signed by a retired key"),
+                EntryVerdict::BelowStart => Applied::Noise("it is before the place where following began"),
+                EntryVerdict::TooManyLogs => Applied::Noise("the machine has more logs than are followed"),
+                _ => Applied::Noise("it is of a kind that is not known here"),
+            };
+            let stored = matches!(applied, Applied::New { .. } | Applied::Known | Applied::Ahead);
+            if let (true, Some(body), EntryBody::Chunk(record)) = (stored, attachment, &entry.body)
+                && seal::check_bytes(record, body).is_ok()
+                && !store.has_chunk(&record.hash)?
+            {
+                batch.put_verified(VerifiedChunk::trust(record.hash, body));
+            }
+            let go_on = matches!(applied, Applied::New { .. } | Applied::Known);
+            out.push(applied);
+            if !go_on {
+                break;
+            }
+        }
+        if equivocation {
+            // A second close is proven by the state machine itself.
+            for evidence in self.follower.evidence() {
+                put_evidence(&mut batch, &self.did, evidence);
+            }
+        }
+        self.commit(batch)?;
+        if equivocation {
+            self.evidence = self.count_evidence()?;
+        }
+        Ok(out)
+    }
+
+    /// Takes a head.
+    pub(super) fn on_head(&mut self, head: &SignedHead) -> Result<HeadVerdict, BuyerError> {
+        let verdict = self.follower.on_head(head, &Overlay::new(&self.store));
+        if let HeadVerdict::Equivocation(evidence) = &verdict {
+            let mut batch = WriteBatch::new();
+            put_evidence(&mut batch, &self.did, evidence);
+            self.commit(batch)?;
+            self.evidence = self.count_evidence()?;
+        }
+        Ok(verdict)
+    }
+
+    /// Logs of past incarnations and where they end, with the first position that is missing.
+    pub(super) fn closed_logs(&self) -> Vec<(LogKey, u64, u64)> {
+        let Some(chain) = self.follower.chain() else { return Vec::new() };
+        let mut ends = BTreeMap::new();
+        for serial in 1..=chain.current().serial {
+            let (Some(before), Some(binding)) = (chain.get(serial - 1), chain.get(serial)) else { continue };
+            if before.incarnation == binding.incarnation {
+                continue;
+            }
+            for position in &binding.positions {
+                ends.insert((position.log, before.incarnation), position.from_seq);
+            }
+        }
+        let missing = |((log, incarnation), end): ((LogId, u32), u64)| {
+            let next = self.follower.next(&log, incarnation);
+            let wanted = next < end && self.row.streams.wants(&self.did, &log);
+            wanted.then_some((LogKey { did: self.did, log, incarnation }, next, end))
+        };
+        ends.into_iter().filter_map(missing).collect()
+    }
+}
+
+fn put_row(batch: &mut WriteBatch, did: &Did, row: &FollowRow) -> Result<(), BuyerError> {
+    let value = serde_json::to_vec(row)
+        .map_err(|error| BuyerError::Row { what: "followed feed", reason: error.to_string() })?;
+    batch.put_row(Table::Follow, did.as_bytes().to_vec(), value);
+    Ok(())
+}
+
+fn put_evidence(batch: &mut WriteBatch, did: &Did, evidence: &Evidence) {
+    let bytes = evidence.encode();
+    batch.put_row(Table::Evidence, [did.as_bytes().as_slice(), Hash::of(&bytes).as_bytes()].concat(), bytes);
+}
+
+/// Cuts logs back. What stood in the cut part as closed is no longer closed.
+fn cut(store: &Store, batch: &mut WriteBatch, cuts: &[Truncated]) -> Result<(), BuyerError> {
+    for Truncated { log, from_seq } in cuts {
+        if log.log == LogId::MACHINE {
+            let mut from = *from_seq;
+            loop {
+                let page = store.entries(log, from, PAGE, PAGE_BYTES)?;
+                let Some(last) = page.last() else { break };
+                from = last.seq.saturating_add(1);
+                for entry in &page {
+                    if let EntryBody::DatasetClosed(close) = &decode_stored(&entry.bytes)?.entry().body {
+                        batch.delete_row(Table::Dataset, close.dataset.as_bytes().to_vec());
+                        batch.delete_row(Table::Dataset, closed_key(&log.did, &close.dataset));
+                    }
+                }
+            }
+        }
+        batch.truncate_log(*log, *from_seq);
+    }
+    Ok(())
+}
+
+/// An entry that was checked before it was stored.
+pub(super) fn decode_stored(bytes: &[u8]) -> Result<SignedEntry, BuyerError> {
+    SignedEntry::decode(bytes).map_err(|error| BuyerError::Row { what: "log entry", reason: error.to_string() })
+}

@@ -1,0 +1,458 @@
+//! Proving a dataset from its machine's DID down to every package.
+//!
+//! Owns the order of proof and the report. It trusts nothing that is stored: bindings, entries and bodies are checked again as
+//! if they had just come from a stranger. Bounded memory, whatever the size: a window of chunks on a few threads, and one
+//! package.
+//!
+//! | step | what it proves |
+//! |---|---|
+//! | bindings | the DID's identity key (and its owner) named the feed keys |
+//! | dataset entry | the feed key of its place in the machine log signed it, on the way to every pinned entry |
+//! | chunk entries | the same for the record of every chunk; each names the one before it |
+//! | totals | counts, ranges, the chunkId chain and the Merkle root are those of the dataset entry |
+//! | bodies | each ciphertext that is here: BLAKE3, SHA-256, v1 signature |
+//! | plaintexts | each that was granted: key commitment, tag, commitment to the plaintext, unpacking |
+//! | packages | each package: signed by the DID; numbers only go up and are those of the records |
+
+mod packages;
+mod pool;
+
+use std::{collections::VecDeque, sync::mpsc::Receiver, time::Instant};
+
+use serde::{Deserialize, Serialize};
+use tributary_protocol::{
+    binding::{BindingChain, chain::Reigns},
+    dataset::{DatasetBuilder, DatasetEntry},
+    entry::{EntryBody, SignedEntry},
+    ids::{DatasetId, Did, Hash, LogId, LogKey},
+    keys::FeedPublicKey,
+    record::{ChunkRecord, Content},
+    seal,
+};
+use tributary_store::StoreError;
+
+use self::{packages::Packages, pool::Pool};
+use super::{
+    Buyer, blocking,
+    error::{BuyerError, VerifyError},
+    feed::{closing_entry, decode_stored, stored_chain},
+    listing::Entries,
+    plaintext::open_chunk,
+};
+
+/// Chunks that are being checked at a time, each up to 1 MiB twice.
+const WINDOW: usize = 6;
+
+/// What was proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// From the DID down: everything that is here is the machine's.
+    Proven,
+    /// Nothing contradicts anything, but nothing links it to the DID.
+    Consistent,
+    /// Something is not what it should be.
+    Broken,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepState {
+    /// Everything was there and right.
+    Passed,
+    /// What was there was right.
+    Partial,
+    /// Not done: nothing to check, or what it needs is missing.
+    Skipped,
+    /// Something was wrong.
+    Failed,
+}
+
+/// One step of the proof.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its name.
+    pub name: String,
+    /// How it ended.
+    pub state: StepState,
+    /// What was found, for people.
+    pub detail: String,
+}
+
+/// What verifying a dataset found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The machine.
+    pub did: Did,
+    /// The dataset.
+    pub dataset: DatasetId,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What was done, in order; nothing is done after a step that failed.
+    pub steps: Vec<Step>,
+    /// What was wrong first.
+    pub first_failure: Option<String>,
+    /// Chunks of the dataset.
+    pub chunks: u64,
+    /// Chunks whose ciphertext is here and right.
+    pub chunks_held: u64,
+    /// Chunks that were also decrypted and right.
+    pub chunks_opened: u64,
+    /// Packages of the dataset.
+    pub packages: u64,
+    /// Packages whose signature is right.
+    pub packages_verified: u64,
+    /// Packages that the machine says it dropped.
+    pub gaps: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Something that is wrong.
+struct Failure(String);
+
+enum Stop {
+    Wrong(Failure),
+    Error(BuyerError),
+}
+
+impl From<BuyerError> for Stop {
+    fn from(error: BuyerError) -> Self {
+        match error {
+            BuyerError::Store(error) => error.into(),
+            error @ BuyerError::Row { .. } => wrong(error.to_string()),
+            error => Self::Error(error),
+        }
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // What is on the disk is not what was written: that is what verifying is for.
+            StoreError::Damaged { .. } => wrong(error.to_string()),
+            error => Self::Error(error.into()),
+        }
+    }
+}
+
+fn wrong(reason: impl Into<String>) -> Stop {
+    Stop::Wrong(Failure(reason.into()))
+}
+
+/// What became of a chunk's body.
+enum Body {
+    Absent,
+    Sealed,
+    Opened(Vec<u8>),
+    Wrong(String),
+    Error(BuyerError),
+}
+
+impl Buyer {
+    /// Proves a closed dataset as far as it is here.
+    ///
+    /// # Errors
+    ///
+    /// When the dataset is not known here or the store cannot be read. What is wrong with the data is in the report.
+    pub async fn verify(&self, did: &Did, dataset: DatasetId) -> Result<Report, VerifyError> {
+        let (buyer, did) = (self.clone(), *did);
+        blocking(move || buyer.verify_blocking(&did, dataset)).await?
+    }
+
+    /// As [`Buyer::verify`], on the calling thread and a few more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Buyer::verify`].
+    pub fn verify_blocking(&self, did: &Did, dataset: DatasetId) -> Result<Report, VerifyError> {
+        let begun = Instant::now();
+        let bytes = closing_entry(&self.inner.store, did, &dataset)?.ok_or(VerifyError::NotFound(dataset))?;
+        let mut proof = Proof {
+            buyer: self,
+            did: *did,
+            chain: None,
+            report: Report {
+                did: *did,
+                dataset,
+                verdict: Verdict::Broken,
+                steps: Vec::new(),
+                first_failure: None,
+                chunks: 0,
+                chunks_held: 0,
+                chunks_opened: 0,
+                packages: 0,
+                packages_verified: 0,
+                gaps: 0,
+                seconds: 0.0,
+            },
+        };
+        let outcome = proof.run(dataset, &bytes);
+        let mut report = proof.report;
+        report.seconds = begun.elapsed().as_secs_f64();
+        match outcome {
+            Ok(verdict) => report.verdict = verdict,
+            Err((_, Stop::Error(error))) => return Err(error.into()),
+            Err((step, Stop::Wrong(Failure(reason)))) => {
+                report.first_failure = Some(format!("{step}: {reason}"));
+                report.steps.push(Step { name: step.to_owned(), state: StepState::Failed, detail: reason });
+            }
+        }
+        Ok(report)
+    }
+}
+
+struct Proof<'a> {
+    buyer: &'a Buyer,
+    did: Did,
+    chain: Option<BindingChain>,
+    report: Report,
+}
+
+/// Names the step in which something went wrong.
+trait In<T> {
+    fn within(self, step: &'static str) -> Result<T, (&'static str, Stop)>;
+}
+
+impl<T, E: Into<Stop>> In<T> for Result<T, E> {
+    fn within(self, step: &'static str) -> Result<T, (&'static str, Stop)> {
+        self.map_err(|error| (step, error.into()))
+    }
+}
+
+impl Proof<'_> {
+    fn step(&mut self, name: &str, state: StepState, detail: String) {
+        self.report.steps.push(Step { name: name.to_owned(), state, detail });
+    }
+
+    fn run(&mut self, dataset: DatasetId, closing: &[u8]) -> Result<Verdict, (&'static str, Stop)> {
+        self.bindings().within("bindings")?;
+        let close = self.dataset_entry(dataset, closing).within("dataset entry")?;
+        self.report.chunks = u64::from(close.chunk_count);
+        self.report.packages = close.package_count;
+        let packages = self.chunks(&close)?;
+
+        let Report { chunks, chunks_held, chunks_opened, packages: total, .. } = self.report;
+        let state = |done, all| match done {
+            done if done == all => StepState::Passed,
+            0 => StepState::Skipped,
+            _ => StepState::Partial,
+        };
+        self.step("bodies", state(chunks_held, chunks), format!("{chunks_held} of {chunks} are here and right"));
+        let detail = format!("{chunks_opened} of {chunks} are granted and right");
+        self.step("plaintexts", state(chunks_opened, chunks), detail);
+        match packages {
+            Some(verified) => {
+                let detail = format!("{verified} of {total} are signed by {}", self.did);
+                self.step("packages", state(verified, total), detail);
+            }
+            None => self.step("packages", StepState::Skipped, "the dataset is a file".to_owned()),
+        }
+        Ok(if self.chain.is_some() { Verdict::Proven } else { Verdict::Consistent })
+    }
+
+    fn bindings(&mut self) -> Result<(), Stop> {
+        match stored_chain(&self.buyer.inner.store, &self.did) {
+            Ok(Some(chain)) => {
+                let current = chain.current();
+                let detail = format!("{} bindings, the newest is {}", current.serial + 1, current.serial);
+                self.step("bindings", StepState::Passed, detail);
+                self.chain = Some(chain);
+                Ok(())
+            }
+            Ok(None) => {
+                let detail = format!("no binding of {} is here: nothing can be traced to it", self.did);
+                self.step("bindings", StepState::Skipped, detail);
+                Ok(())
+            }
+            Err(error @ (BuyerError::Chain { .. } | BuyerError::Row { .. })) => Err(wrong(error.to_string())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn reigns(&self, log: &LogKey) -> Option<Reigns> {
+        self.chain.as_ref().map(|chain| chain.reigns(&log.log, log.incarnation))
+    }
+
+    /// Checks the signature of an entry, and that its key was entitled to its place.
+    fn signed(&self, entry: &SignedEntry, reigns: Option<&Reigns>) -> Result<(), Stop> {
+        let seq = entry.entry().seq;
+        if let Some(reigns) = reigns {
+            let reign = reigns.at(seq).ok_or_else(|| wrong(format!("no feed key may sign entry {seq}")))?;
+            if reign.key != entry.signer() {
+                return Err(wrong(format!("entry {seq} is signed by another key than the machine bound for it")));
+            }
+        }
+        entry.verify_signature().map_err(|_| wrong(format!("the signature of entry {seq} is wrong")))
+    }
+
+    /// Follows the links from an entry to the next entry that a later binding pins, so that a retired key proves nothing by
+    /// itself.
+    fn settled(&self, log: LogKey, seq: u64, hash: Hash, reigns: Option<&Reigns>) -> Result<(), Stop> {
+        let Some(pin) = reigns.and_then(|reigns| reigns.pin_above(seq)) else { return Ok(()) };
+        let mut last = (seq, hash);
+        let to = pin.at.saturating_sub(1);
+        let mut entries = Entries::new(&self.buyer.inner.store, log, seq.saturating_add(1), to);
+        while let Some(entry) = entries.next_entry()? {
+            if entry.entry().seq != last.0 + 1 || entry.entry().prev != last.1 {
+                return Err(wrong(format!("entry {} does not follow entry {}", entry.entry().seq, last.0)));
+            }
+            last = (entry.entry().seq, entry.hash());
+        }
+        if last != (to, pin.prev) {
+            return Err(wrong(format!(
+                "entry {seq} is by a retired key and does not lead to the entry pinned at {to}"
+            )));
+        }
+        Ok(())
+    }
+
+    fn dataset_entry(&mut self, dataset: DatasetId, bytes: &[u8]) -> Result<DatasetEntry, Stop> {
+        let signed = decode_stored(bytes).map_err(|error| wrong(error.to_string()))?;
+        let entry = signed.entry();
+        let EntryBody::DatasetClosed(close) = &entry.body else { return Err(wrong("it is no dataset entry")) };
+        if entry.did != self.did || close.dataset != dataset {
+            return Err(wrong("it is about another machine or dataset"));
+        }
+        let log = entry.key();
+        let reigns = self.reigns(&log);
+        self.signed(&signed, reigns.as_ref())?;
+        self.settled(log, entry.seq, signed.hash(), reigns.as_ref())?;
+        let detail = format!("entry {} of the machine log: {} chunks", entry.seq, close.chunk_count);
+        self.step("dataset entry", StepState::Passed, detail);
+        Ok(close.clone())
+    }
+
+    /// Walks the chunks. Returns how many packages were verified; `None` for a file.
+    fn chunks(&mut self, close: &DatasetEntry) -> Result<Option<u64>, (&'static str, Stop)> {
+        let log = LogKey { did: self.did, log: LogId::from(close.stream), incarnation: close.incarnation };
+        let reigns = self.reigns(&log);
+        let store = self.buyer.inner.store.clone();
+        let mut builder = DatasetBuilder::new(close.stream, close.epoch, close.incarnation, close.first_seq);
+        let mut entries = Entries::new(&store, log, close.first_seq, close.last_seq);
+        let mut last: Option<(u64, Hash)> = None;
+        let pool = Pool::new();
+        let mut window: VecDeque<(ChunkRecord, Receiver<Body>)> = VecDeque::new();
+        let mut packages = Packages::new(self.did);
+        let mut content = None;
+        while let Some(signed) = entries.next_entry().within("chunk entries")? {
+            let entry = signed.entry();
+            let unlinked = last.is_some_and(|(seq, hash)| entry.seq != seq + 1 || entry.prev != hash);
+            if unlinked || (last.is_none() && entry.seq != close.first_seq) {
+                return Err(("chunk entries", wrong(format!("entry {} does not follow the one before it", entry.seq))));
+            }
+            self.signed(&signed, reigns.as_ref()).within("chunk entries")?;
+            last = Some((entry.seq, signed.hash()));
+            let EntryBody::Chunk(record) = &entry.body else {
+                return Err(("chunk entries", wrong(format!("entry {} is no chunk", entry.seq))));
+            };
+            builder.push(entry.seq, record).map_err(|error| wrong(error.to_string())).within("totals")?;
+            if content.is_some_and(|content| content != record.encoding.content) {
+                return Err(("chunk entries", wrong("packages and a file in one dataset")));
+            }
+            content = Some(record.encoding.content);
+            self.report.gaps += record.gaps;
+            let (job, key) = (self.body_job(record), signed.signer());
+            window.push_back((record.clone(), pool.run(move || job(key))));
+            if window.len() >= WINDOW {
+                self.take(&mut window, &mut packages, &pool)?;
+            }
+        }
+        let built = builder.close();
+        if built.as_ref() != Some(close) {
+            let detail = match (&built, last) {
+                (Some(built), Some(_)) => difference(built, close),
+                _ => "no chunk entry is here".to_owned(),
+            };
+            return Err(("totals", wrong(detail)));
+        }
+        if let Some((seq, hash)) = last {
+            self.settled(log, seq, hash, reigns.as_ref()).within("chunk entries")?;
+        }
+        while !window.is_empty() {
+            self.take(&mut window, &mut packages, &pool)?;
+        }
+        let verified = packages.finish(close.package_count).within("packages")?;
+        self.report.packages_verified = verified;
+        let detail = format!("entries {} to {} of the stream log", close.first_seq, close.last_seq);
+        self.step("chunk entries", StepState::Passed, detail);
+        self.step("totals", StepState::Passed, format!("Merkle root {}", hex::encode(close.merkle_root)));
+        Ok((content == Some(Content::Packages)).then_some(verified))
+    }
+
+    /// What a thread does with a chunk.
+    fn body_job(&self, record: &ChunkRecord) -> impl FnOnce(FeedPublicKey) -> Body + Send + 'static {
+        let (buyer, did, record) = (self.buyer.clone(), self.did, record.clone());
+        move |feed_key| match check_body(&buyer, &did, &record, &feed_key) {
+            Ok(body) => body,
+            Err(Stop::Wrong(Failure(reason))) => Body::Wrong(reason),
+            Err(Stop::Error(error)) => Body::Error(error),
+        }
+    }
+
+    /// Takes the oldest chunk of the window.
+    fn take(
+        &mut self,
+        window: &mut VecDeque<(ChunkRecord, Receiver<Body>)>,
+        packages: &mut Packages,
+        pool: &Pool,
+    ) -> Result<(), (&'static str, Stop)> {
+        let Some((record, body)) = window.pop_front() else { return Ok(()) };
+        let body = body.recv().map_err(|_| BuyerError::Stopped).within("bodies")?;
+        let plaintext = match body {
+            Body::Absent => None,
+            Body::Sealed => {
+                self.report.chunks_held += 1;
+                None
+            }
+            Body::Opened(plaintext) => {
+                self.report.chunks_held += 1;
+                self.report.chunks_opened += 1;
+                Some(plaintext)
+            }
+            Body::Wrong(reason) => return Err(("bodies", wrong(format!("chunk {}: {reason}", record.index)))),
+            Body::Error(error) => return Err(("bodies", error.into())),
+        };
+        if record.encoding.content == Content::Packages {
+            packages.chunk(&record, plaintext, pool).within("packages")?;
+        }
+        Ok(())
+    }
+}
+
+fn check_body(buyer: &Buyer, did: &Did, record: &ChunkRecord, feed_key: &FeedPublicKey) -> Result<Body, Stop> {
+    let Some(body) = buyer.inner.store.chunk(&record.hash)? else { return Ok(Body::Absent) };
+    // A grant that cannot be read says nothing about the machine.
+    match buyer.key_for(did, record).map_err(Stop::Error)? {
+        Some(key) => open_chunk(record, feed_key, &key, body).map(Body::Opened).map_err(|error| wrong(cause(&error))),
+        None => match seal::verify_v1(record, feed_key, &body) {
+            Ok(()) => Ok(Body::Sealed),
+            Err(error) => Err(wrong(error.to_string())),
+        },
+    }
+}
+
+/// An error with what is behind it.
+fn cause(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", cause(source)),
+        None => error.to_string(),
+    }
+}
+
+/// The first field in which two dataset entries differ.
+fn difference(built: &DatasetEntry, said: &DatasetEntry) -> String {
+    let fields = [
+        ("number of chunks", built.chunk_count == said.chunk_count),
+        ("number of packages", built.package_count == said.package_count),
+        ("number of bytes", built.bytes == said.bytes),
+        ("time range", (built.time_from_ms, built.time_to_ms) == (said.time_from_ms, said.time_to_ms)),
+        ("range of key positions", {
+            (built.first_position, built.last_position) == (said.first_position, said.last_position)
+        }),
+        ("Merkle root", built.merkle_root == said.merkle_root),
+    ];
+    let name = fields.iter().find(|(_, same)| !same).map_or("description", |(name, _)| name);
+    format!("the {name} of the chunks is not the one of the dataset entry")
+}

@@ -1,0 +1,175 @@
+//! `tributary ingest` and `tributary publish`: data into the machine's streams.
+
+use std::{io, path::PathBuf};
+
+use hyper::body::Bytes;
+use tokio_util::io::ReaderStream;
+
+use super::{
+    CliError, Context, Exit, Table,
+    reach::{block_on, interruptible, told},
+    show,
+};
+use crate::control::{
+    Cancel,
+    api::{BytesProgress, IngestProgress, IngestRequest, IngestResult, PublishRequest, Published},
+    run_ingest, run_publish,
+};
+
+/// `tributary ingest`
+#[derive(Debug, clap::Args)]
+pub struct IngestArgs {
+    /// A recording (.mcap, .db3), a folder of one, an NDJSON file (.ndjson, .jsonl), or - for NDJSON on standard input
+    source: PathBuf,
+    /// Only this stream; can be given again [default: every stream whose topic is in the source]
+    #[arg(long, value_name = "NAME")]
+    stream: Vec<String>,
+    /// NDJSON: the key whose text is the topic of a line; without it, lines belong to the one stream of --stream
+    #[arg(long, value_name = "KEY")]
+    topic_field: Option<String>,
+    /// NDJSON: the key with the time of a line, RFC 3339 text or nanoseconds since 1970 [default: when it is read]
+    #[arg(long, value_name = "KEY")]
+    time_field: Option<String>,
+    /// A folder with .msg files, for recordings without definitions; can be given again
+    #[arg(long, value_name = "DIR")]
+    definitions: Vec<PathBuf>,
+    /// Close the datasets at the end, so that they can be bought now
+    #[arg(long)]
+    close: bool,
+}
+
+/// `tributary publish`
+#[derive(Debug, clap::Args)]
+pub struct PublishArgs {
+    /// The file; it becomes one dataset
+    file: PathBuf,
+    /// The stream, which has `mode: file`
+    #[arg(long, value_name = "NAME")]
+    stream: String,
+}
+
+pub(super) fn absolute(path: &std::path::Path) -> Result<PathBuf, CliError> {
+    std::path::absolute(path)
+        .map_err(|error| CliError::new(Exit::Usage, format!("{} is not a path", path.display())).cause(error))
+}
+
+pub(super) fn ingest(args: &IngestArgs, context: &Context) -> Result<(), CliError> {
+    let stdin = args.source.as_os_str() == "-";
+    let request = IngestRequest {
+        path: if stdin { None } else { Some(absolute(&args.source)?) },
+        streams: args.stream.clone(),
+        topic_field: args.topic_field.clone(),
+        time_field: args.time_field.clone(),
+        definitions: args.definitions.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
+        close: args.close,
+    };
+    let bar = context.output.progress_count("ingesting", None);
+    let result: IngestResult = match context.running()? {
+        Some(client) => {
+            let progress = |event: IngestProgress| bar.set_position(event.messages);
+            block_on(async {
+                Ok(if stdin {
+                    client.run_with_lines("/v1/ingest/lines", lines(&request)?, progress).await?
+                } else {
+                    client.run("/v1/ingest", &request, progress).await?
+                })
+            })?
+        }
+        None => {
+            let offline = context.offline()?;
+            let keys = context.keys(&offline.home)?;
+            let machine = offline.machine(&keys)?;
+            let cancel = Cancel::default();
+            let result = interruptible(&cancel, || {
+                let input = stdin.then(|| Box::new(io::stdin()) as Box<dyn io::Read + Send>);
+                let progress = |event: IngestProgress| bar.set_position(event.messages);
+                let streams = &offline.config.streams;
+                let result = run_ingest(&machine, streams, &request, input, &cancel, progress).map_err(told);
+                // Whatever was read is sealed and durable before the command ends.
+                machine.shutdown().map_err(told).and(result)
+            });
+            drop(machine);
+            offline.close()?;
+            result?
+        }
+    };
+    bar.finish_and_clear();
+    context.output.document(&result, |out| {
+        let mut table = Table::new();
+        table.row(["TOPIC", "MESSAGES", "UNREADABLE", "NOTE"]);
+        for (topic, found) in &result.summary.topics {
+            let note = match (&found.trouble, found.mapped) {
+                (Some(trouble), _) => trouble.as_str(),
+                (None, false) => "no stream takes it",
+                (None, true) => "",
+            };
+            table.row([topic.as_str(), &show::count(found.messages), &show::count(found.unreadable), note]);
+        }
+        table.write(out)?;
+        for damage in &result.summary.damaged {
+            writeln!(out, "damaged: {damage}")?;
+        }
+        for dataset in &result.closed {
+            writeln!(out, "closed dataset {dataset}")?;
+        }
+        writeln!(out, "\n{} sealed and stored.", show::some(result.messages, "message"))
+    })?;
+    if result.cancelled {
+        return Err(CliError::new(Exit::Failed, "the ingest was cut off").hint("what was read before is stored"));
+    }
+    if !result.summary.is_clean() {
+        let troubled = result.summary.topics.iter().filter(|(_, found)| found.trouble.is_some() || found.unreadable > 0);
+        let names: Vec<&str> = troubled.map(|(topic, _)| topic.as_str()).collect();
+        let mut error = CliError::new(Exit::Failed, "not everything in the source could be ingested");
+        if names.is_empty() {
+            error = error.cause("the source is damaged");
+        } else {
+            error = error.cause(format!("trouble with {}", names.join(", ")));
+        }
+        return Err(error.hint("the table above says what; see field by field with `tributary rules test --recording FILE`"));
+    }
+    Ok(())
+}
+
+/// Standard input as the body of a request, which starts with a line that says how the others are meant.
+fn lines(
+    request: &IngestRequest,
+) -> Result<impl futures::Stream<Item = io::Result<Bytes>> + Send + Sync + 'static, CliError> {
+    use futures::StreamExt as _;
+    let mut first = serde_json::to_vec(request)
+        .map_err(|error| CliError::new(Exit::Failed, "the request could not be written").cause(error))?;
+    first.push(b'\n');
+    let head = futures::stream::once(std::future::ready(Ok(Bytes::from(first))));
+    Ok(head.chain(ReaderStream::with_capacity(tokio::io::stdin(), 64 << 10)))
+}
+
+pub(super) fn publish(args: &PublishArgs, context: &Context) -> Result<(), CliError> {
+    let request = PublishRequest { path: absolute(&args.file)?, stream: args.stream.clone() };
+    let length = std::fs::metadata(&request.path).ok().map(|metadata| metadata.len());
+    let bar = context.output.progress_bytes("publishing", length);
+    let result: Published = match context.running()? {
+        Some(client) => block_on(async {
+            let progress = |event: BytesProgress| bar.set_position(event.bytes);
+            Ok(client.run("/v1/publish", &request, progress).await?)
+        })?,
+        None => {
+            let offline = context.offline()?;
+            let keys = context.keys(&offline.home)?;
+            let machine = offline.machine(&keys)?;
+            let cancel = Cancel::default();
+            let result = interruptible(&cancel, || {
+                let progress = |event: BytesProgress| bar.set_position(event.bytes);
+                let result = run_publish(&machine, &request, &cancel, progress).map_err(told);
+                machine.shutdown().map_err(told).and(result)
+            });
+            drop(machine);
+            offline.close()?;
+            result?
+        }
+    };
+    bar.finish_and_clear();
+    context.output.document(&result, |out| {
+        let (bytes, chunks) = (show::bytes(result.bytes), show::some(result.chunks.into(), "chunk"));
+        writeln!(out, "Published {} as dataset {} ({bytes}, {chunks}).", args.file.display(), result.dataset)
+    })
+}

@@ -1,0 +1,302 @@
+//! From what failed inside the node to what a person is told, once for the control API and the commands alike.
+
+use std::{error::Error, io};
+
+use tributary_store::StoreError;
+
+use super::api::{Code, Problem};
+use crate::{
+    buyer::{self, BuyerError, ContentError, ExportJobError, FollowError, PullJobError, VerifyError},
+    home::HomeError,
+    ingest::IngestError,
+    machine::{MachineError, OwnBindingError, PublishError, SelectionError},
+    service::{JobError, NodeError, access},
+};
+
+/// What an error's sources say that it does not say itself.
+pub(super) fn causes(error: &dyn Error) -> Option<String> {
+    let mut told = error.to_string();
+    let mut out: Vec<String> = Vec::new();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let text = source.to_string();
+        // Transparent errors and those that quote their source would say everything twice.
+        if !told.contains(&text) {
+            out.push(text.clone());
+            told.push_str(&text);
+        }
+        next = source.source();
+    }
+    (!out.is_empty()).then(|| out.join(": "))
+}
+
+impl Problem {
+    /// A problem without cause and hint.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), cause: None, hint: None }
+    }
+
+    /// Something that is not there.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Code::NotFound, message)
+    }
+
+    /// A request that cannot be meant like this.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Code::Usage, message)
+    }
+
+    /// What an error says, and what its sources say.
+    pub fn of(code: Code, error: &dyn Error) -> Self {
+        let text = error.to_string();
+        let problem = match text.rsplit_once("; ") {
+            // The messages of this program end with what to do.
+            Some((message, hint)) => Self { hint: Some(hint.to_owned()), ..Self::new(code, message) },
+            None => Self::new(code, text),
+        };
+        Self { cause: causes(error), ..problem }
+    }
+
+    /// Says why.
+    #[must_use]
+    pub fn cause(mut self, cause: impl std::fmt::Display) -> Self {
+        self.cause = Some(cause.to_string());
+        self
+    }
+
+    /// Says what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged { .. } => Self::of(Code::VerificationFailed, &error),
+            _ => Self::of(Code::Failed, &error),
+        }
+    }
+}
+
+impl From<HomeError> for Problem {
+    fn from(error: HomeError) -> Self {
+        Self::of(Code::Failed, &error)
+    }
+}
+
+impl From<IngestError> for Problem {
+    fn from(error: IngestError) -> Self {
+        let code = match &error {
+            IngestError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Code::NotFound,
+            _ => Code::Failed,
+        };
+        Self::of(code, &error)
+    }
+}
+
+impl From<SelectionError> for Problem {
+    fn from(error: SelectionError) -> Self {
+        let code = if matches!(error, SelectionError::Empty { .. }) { Code::NotFound } else { Code::Failed };
+        Self::of(code, &error)
+    }
+}
+
+impl From<OwnBindingError> for Problem {
+    fn from(error: OwnBindingError) -> Self {
+        Self::of(Code::Failed, &error)
+    }
+}
+
+impl From<MachineError> for Problem {
+    fn from(error: MachineError) -> Self {
+        match error {
+            MachineError::NoStream { .. } => Self::of(Code::NotFound, &error),
+            MachineError::Selection(error) => error.into(),
+            MachineError::Rules { .. } => Self::of(Code::Usage, &error),
+            // "…; what follows. Run `…`" is one sentence of cause and one of advice.
+            MachineError::Displaced { ref reason, incarnation } => Self::new(
+                Code::Failed,
+                format!("this home must not publish any more in incarnation {incarnation}"),
+            )
+            .cause(reason)
+            .hint("start the next incarnation with `tributary key bind --incarnation --owner-key FILE`"),
+            _ => Self::of(Code::Failed, &error),
+        }
+    }
+}
+
+impl From<PublishError> for Problem {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Machine(error) => error.into(),
+            PublishError::Read { ref source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Self::of(Code::NotFound, &error)
+            }
+            PublishError::NotForFiles { .. } => Self::of(Code::Usage, &error),
+            _ => Self::of(Code::Failed, &error),
+        }
+    }
+}
+
+/// The answer of a node without the role machine.
+pub(super) fn no_machine() -> Problem {
+    Problem::usage("this node is no machine").hint("add `machine` to `roles` in its configuration and start it again")
+}
+
+/// The answer of a node without the role buyer.
+pub(super) fn no_buyer() -> Problem {
+    Problem::usage("this node is no buyer").hint("add `buyer` to `roles` in its configuration and start it again")
+}
+
+impl From<JobError> for Problem {
+    fn from(error: JobError) -> Self {
+        match error {
+            JobError::NoMachine => no_machine(),
+            JobError::Ingest(error) => error.into(),
+            JobError::Publish(error) => error.into(),
+            _ => Self::of(Code::Failed, &error),
+        }
+    }
+}
+
+impl From<NodeError> for Problem {
+    fn from(error: NodeError) -> Self {
+        match error {
+            NodeError::Home(error) => error.into(),
+            NodeError::Store(error) => error.into(),
+            NodeError::Machine(error) => error.into(),
+            NodeError::Net(_) | NodeError::Closed(_) => Self::of(Code::Network, &error)
+                .hint("look at `network.listen` in the configuration: is the port taken by another program?"),
+            _ => Self::of(Code::Failed, &error),
+        }
+    }
+}
+
+impl From<access::AccessError> for Problem {
+    fn from(error: access::AccessError) -> Self {
+        use access::AccessError;
+        match error {
+            AccessError::NoMachine => no_machine(),
+            AccessError::Machine(error) => error.into(),
+            AccessError::Store(error) => error.into(),
+            AccessError::NoOrder { .. } | AccessError::NoStream { .. } => Self::of(Code::NotFound, &error),
+            _ => Self::of(Code::Failed, &error),
+        }
+    }
+}
+
+impl From<BuyerError> for Problem {
+    fn from(error: BuyerError) -> Self {
+        match error {
+            BuyerError::Store(error) => error.into(),
+            BuyerError::NotFollowed(_) => {
+                Self::of(Code::NotFound, &error).hint("follow it with `tributary subscribe LINK`")
+            }
+            _ => Self::of(Code::Failed, &error),
+        }
+    }
+}
+
+impl From<FollowError> for Problem {
+    fn from(error: FollowError) -> Self {
+        match &error {
+            FollowError::Dial { .. } | FollowError::Request { .. } | FollowError::Busy { .. } => {
+                Self::of(Code::Network, &error).hint("is the machine's node running, and reachable at the address of its link?")
+            }
+            FollowError::Offline | FollowError::NoAddress(_) | FollowError::Closed(_) => Self::of(Code::Network, &error),
+            FollowError::Unknown { .. } => Self::of(Code::NotFound, &error),
+            FollowError::Myself(_) | FollowError::Streams | FollowError::TooManyFeeds(_) => Self::of(Code::Usage, &error),
+            FollowError::Chain { .. }
+            | FollowError::NotTheMachine { .. }
+            | FollowError::BadEntry { .. }
+            | FollowError::Entry { .. }
+            | FollowError::Malformed { .. }
+            | FollowError::Answer { .. }
+            | FollowError::Equivocation(_) => Self::of(Code::VerificationFailed, &error),
+            _ => match error {
+                FollowError::Buyer(error) => error.into(),
+                other => Self::of(Code::Failed, &other),
+            },
+        }
+    }
+}
+
+impl From<buyer::AccessError> for Problem {
+    fn from(error: buyer::AccessError) -> Self {
+        use buyer::AccessError;
+        use tributary_protocol::wire::DenyCode;
+        match error {
+            AccessError::Buyer(error) => error.into(),
+            AccessError::Follow(error) => error.into(),
+            AccessError::Unreachable { .. } => Self::of(Code::Network, &error)
+                .hint("wait until the machine's node runs again; check its link with `tributary status`"),
+            AccessError::Denied { code: DenyCode::NotFound, .. } | AccessError::UnknownRequest(_) => {
+                Self::of(Code::NotFound, &error)
+            }
+            AccessError::Denied { .. } => {
+                Self::of(Code::AccessDenied, &error).hint("ask the machine's operator for access")
+            }
+            AccessError::PaymentRequired { .. } => Self::of(Code::AccessDenied, &error),
+            AccessError::Quote { .. } | AccessError::OtherSelection(_) | AccessError::Grant { .. } => {
+                Self::of(Code::VerificationFailed, &error)
+            }
+            _ => Self::of(Code::Failed, &error),
+        }
+    }
+}
+
+impl From<PullJobError> for Problem {
+    fn from(error: PullJobError) -> Self {
+        match error {
+            PullJobError::Buyer(error) => error.into(),
+            PullJobError::Follow(error) => error.into(),
+            PullJobError::NotGranted { .. } => {
+                Self::of(Code::AccessDenied, &error).hint("ask for it with `tributary access request`")
+            }
+            PullJobError::NotFound { .. } | PullJobError::Missing { .. } => Self::of(Code::NotFound, &error),
+            PullJobError::WrongBytes { .. } | PullJobError::Unreadable { .. } => Self::of(Code::VerificationFailed, &error)
+                .hint("nothing of it was kept; tell the machine's operator, or pull from another provider"),
+            PullJobError::Broken { .. } => Self::of(Code::Network, &error),
+            _ => Self::of(Code::Failed, &error),
+        }
+    }
+}
+
+impl From<VerifyError> for Problem {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Buyer(error) => error.into(),
+            VerifyError::NotFound(_) => Self::of(Code::NotFound, &error),
+            _ => Self::of(Code::Failed, &error),
+        }
+    }
+}
+
+fn of_content(error: &ContentError, whole: &dyn Error) -> Problem {
+    let code = match error {
+        ContentError::NotFound(_) => Code::NotFound,
+        ContentError::NotGranted { .. } => Code::AccessDenied,
+        ContentError::Missing { .. } => Code::NotFound,
+        ContentError::Open { .. } | ContentError::Unpack { .. } | ContentError::Record { .. } => Code::VerificationFailed,
+        ContentError::Store(tributary_store::StoreError::Damaged { .. }) => Code::VerificationFailed,
+        _ => Code::Failed,
+    };
+    Problem::of(code, whole)
+}
+
+impl From<ExportJobError> for Problem {
+    fn from(error: ExportJobError) -> Self {
+        match &error {
+            ExportJobError::Content(content) => of_content(content, &error),
+            ExportJobError::Package { .. } | ExportJobError::Plaintext(_) => Self::of(Code::VerificationFailed, &error),
+            ExportJobError::Format { .. } => Self::of(Code::Usage, &error),
+            _ => match error {
+                ExportJobError::Buyer(error) => error.into(),
+                other => Self::of(Code::Failed, &other),
+            },
+        }
+    }
+}

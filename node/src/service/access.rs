@@ -1,0 +1,327 @@
+//! The access protocol, from the machine's side: quotes, requests, decisions, grants.
+//!
+//! A request is decided by the policies of the streams it touches; one that touches several needs all of them. An order, its
+//! grants and its lines in the audit log become durable in one batch, before the buyer hears of it, so asking again gives the
+//! same answer. The quote travels with the request and is known by our own signature on it, so quoting leaves no state behind
+//! but the audit line. Rates are checked before anything is decoded, verified or stored: peers and buyers are free to mint.
+//!
+//! A live grant ends with its key epoch. When an epoch ended early because somebody's access was revoked, the others get the
+//! rest of what they were granted from the next `Fetch` of their request.
+//!
+//! What the operator calls waits for the disk: call it on a thread that may block.
+
+mod audit;
+mod desk;
+mod order;
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tributary_protocol::{
+    access::{GrantError, QuoteError},
+    entry::LayoutError,
+    ids::{Did, Hash},
+    wire::{AccessMessage, AccessReply, DenyCode},
+};
+use tributary_store::{Store, StoreError};
+
+use self::desk::Desk;
+pub use self::{
+    audit::{AuditEvent, AuditRecord},
+    order::{BadOrder, Order, OrderRange, OrderState},
+};
+use super::rates::{PeerRates, per_minute};
+use crate::{
+    machine::{Clock, Machine, MachineError, OwnBindingError, SelectionError},
+    net::{Client, InboundRequest, Offence, PeerId},
+};
+
+/// All peers together may ask for as much as this many of them.
+const PEERS_AT_FULL_RATE: u32 = 16;
+/// Messages that are answered at a time; the others wait.
+const AT_A_TIME: usize = 4;
+/// When to ask again while nothing can be stored or published, in ms.
+const TROUBLE_MS: u32 = 60_000;
+
+/// Why access could not be decided or changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccessError {
+    /// This node publishes nothing.
+    #[error("this node is no machine: add the role `machine` to its configuration")]
+    NoMachine,
+    /// The machine must not publish, so it grants nothing either.
+    #[error("nothing is granted while the machine must not publish: {reason}")]
+    Displaced {
+        /// Why it must not.
+        reason: String,
+    },
+    /// There is no such request.
+    #[error("no access request {id}; `tributary access ls` lists them")]
+    NoOrder {
+        /// What was asked for.
+        id: Hash,
+    },
+    /// The request was decided before.
+    #[error("access request {id} was decided already: {state}")]
+    Decided {
+        /// The request.
+        id: Hash,
+        /// What became of it.
+        state: String,
+    },
+    /// The request is over.
+    #[error("access request {id} expired at {expires_ms} ms since 1970; the buyer has to ask again")]
+    Expired {
+        /// The request.
+        id: Hash,
+        /// When.
+        expires_ms: u64,
+    },
+    /// There is no such stream.
+    #[error("no stream {name:?} in the configuration, by name or id")]
+    NoStream {
+        /// What was asked for.
+        name: String,
+    },
+    /// The selection falls into too many ranges of keys.
+    #[error("the selection falls into {found} ranges of keys, at most {max} are granted at once; ask for less")]
+    TooManyRanges {
+        /// How many.
+        found: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// The request cannot be granted as it is.
+    #[error("the request cannot be granted: {0}")]
+    Machine(#[source] Box<MachineError>),
+    /// The grant cannot be made.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+    /// The quote cannot be made.
+    #[error(transparent)]
+    Quote(#[from] QuoteError),
+    /// The selection cannot be made.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The machine's bindings cannot be read.
+    #[error(transparent)]
+    Binding(Box<OwnBindingError>),
+    /// A stored order cannot be read.
+    #[error(transparent)]
+    Order(#[from] BadOrder),
+    /// The store failed.
+    #[error("the order could not be stored or read: {0}")]
+    Store(#[from] StoreError),
+}
+
+impl From<MachineError> for AccessError {
+    fn from(error: MachineError) -> Self {
+        Self::Machine(Box::new(error))
+    }
+}
+
+impl From<OwnBindingError> for AccessError {
+    fn from(error: OwnBindingError) -> Self {
+        Self::Binding(Box::new(error))
+    }
+}
+
+/// What a revocation did.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Revocation {
+    /// The stream's public name.
+    pub stream: String,
+    /// Whose access.
+    pub buyer: Did,
+    /// Waiting requests that were refused by it.
+    pub refused: Vec<Hash>,
+    /// Whether a new key epoch begins with the next chunk, so that keys the buyer has already open nothing more.
+    pub epoch_renewed: bool,
+}
+
+/// Answers buyers, and the operator who decides.
+pub struct AccessService {
+    desk: Option<Desk>,
+    rates: PeerRates,
+    places: Arc<Semaphore>,
+}
+
+impl AccessService {
+    /// `machine` is `None` on a node that publishes nothing: it answers that there is nothing to have.
+    pub(super) fn open(
+        machine: Option<Arc<Machine>>,
+        store: Store,
+        clock: Clock,
+        per_minute_and_peer: u32,
+    ) -> Result<Self, AccessError> {
+        let each = per_minute(per_minute_and_peer);
+        let all = per_minute(per_minute_and_peer.saturating_mul(PEERS_AT_FULL_RATE));
+        Ok(Self {
+            desk: machine.map(|machine| Desk::open(machine, store, clock)).transpose()?,
+            rates: PeerRates::new(each, all),
+            places: Arc::new(Semaphore::new(AT_A_TIME)),
+        })
+    }
+
+    /// The orders, newest first, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn orders(&self, only_pending: bool, limit: usize) -> Result<Vec<Order>, AccessError> {
+        self.desk()?.orders(only_pending, limit)
+    }
+
+    /// One order.
+    ///
+    /// # Errors
+    ///
+    /// When there is none with this id.
+    pub fn order(&self, id: &Hash) -> Result<Order, AccessError> {
+        self.desk()?.order(id)
+    }
+
+    /// Grants a request that waits. The buyer gets the grants when it asks again.
+    ///
+    /// # Errors
+    ///
+    /// When it does not wait, has expired, or there is nothing to grant.
+    pub fn approve(&self, id: &Hash) -> Result<Order, AccessError> {
+        self.desk()?.approve(id)
+    }
+
+    /// Refuses a request that waits; the buyer is told `reason`.
+    ///
+    /// # Errors
+    ///
+    /// When it does not wait.
+    pub fn deny(&self, id: &Hash, reason: &str) -> Result<Order, AccessError> {
+        self.desk()?.deny(id, reason)
+    }
+
+    /// Stops a buyer's access to a stream (by public name or id): nothing more is granted or renewed. Keys that the buyer has
+    /// cannot be taken back; with `now`, a new key epoch begins, so that they open nothing that is sealed from now on.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such stream, or nothing can be stored.
+    pub fn revoke(&self, buyer: &Did, stream: &str, now: bool) -> Result<Revocation, AccessError> {
+        self.desk()?.revoke(buyer, stream, now)
+    }
+
+    /// Lifts a revocation: further requests are decided by the stream's policy again.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such stream, or nothing can be stored.
+    pub fn reinstate(&self, buyer: &Did, stream: &str) -> Result<(), AccessError> {
+        self.desk()?.reinstate(buyer, stream)
+    }
+
+    /// Lines of the audit log from number `from` on, at most `limit`, each with its number.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn audit(&self, from: u64, limit: usize) -> Result<Vec<(u64, AuditRecord)>, AccessError> {
+        Ok(audit::read(&self.desk()?.store, from, limit)?)
+    }
+
+    /// How many requests wait for the operator. Waits for a decision that is being stored.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.desk.as_ref().map_or(0, Desk::pending)
+    }
+
+    /// Refuses what waited too long and forgets orders whose grants are over.
+    pub(super) fn keep_house(&self) -> Result<(), AccessError> {
+        self.desk.as_ref().map_or(Ok(()), Desk::keep_house)
+    }
+
+    /// The answer while there is no time for another one.
+    pub(super) fn busy(retry_ms: u32) -> Vec<u8> {
+        AccessReply::Busy { retry_ms }.encode().unwrap_or_default()
+    }
+
+    /// Answers one message. Waits for the disk, never for the peer.
+    pub(super) async fn answer(self: Arc<Self>, net: Client, inbound: InboundRequest) {
+        let InboundRequest { peer, bytes, responder } = inbound;
+        let reply = match self.rates.admit(peer) {
+            Ok(()) => self.reply(&net, peer, bytes).await,
+            Err(refused) => {
+                if refused.flood {
+                    let _ = net.penalize(peer, Offence::Flood).await; // fails only when the network has shut down
+                }
+                AccessReply::Busy { retry_ms: refused.retry_ms }
+            }
+        };
+        match reply.encode() {
+            Ok(bytes) => drop(responder.send(bytes).await),
+            Err(error) => tracing::error!(%error, "an access reply cannot be encoded"),
+        }
+    }
+
+    async fn reply(self: Arc<Self>, net: &Client, peer: PeerId, bytes: Vec<u8>) -> AccessReply {
+        let message = match AccessMessage::decode(&bytes) {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "malformed access message");
+                let _ = net.penalize(peer, Offence::Malformed).await;
+                return denied(DenyCode::Invalid, "not a message of the access protocol");
+            }
+        };
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
+            return AccessReply::Busy { retry_ms: TROUBLE_MS };
+        };
+        let answered = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            self.handle(message)
+        });
+        answered.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "an access task failed");
+            AccessReply::Busy { retry_ms: TROUBLE_MS }
+        })
+    }
+
+    fn handle(&self, message: AccessMessage) -> AccessReply {
+        let Some(desk) = &self.desk else {
+            return denied(DenyCode::NotFound, "this node sells nothing; ask the machine's own node");
+        };
+        let answered = match message {
+            AccessMessage::Quote { machine, buyer, selection } => desk.quote(&machine, buyer, selection),
+            AccessMessage::Request { quote, request } => desk.request(&quote, &request),
+            AccessMessage::Fetch { request_id, from } => desk.fetch(&request_id, from),
+            AccessMessage::Deposit { .. } => Ok(denied(DenyCode::NotFound, "this node keeps no grants for others")),
+        };
+        answered.unwrap_or_else(|error| refusal(&error))
+    }
+
+    fn desk(&self) -> Result<&Desk, AccessError> {
+        self.desk.as_ref().ok_or(AccessError::NoMachine)
+    }
+}
+
+/// What a buyer is told when its message could not be answered: its own mistakes, but nothing about our troubles.
+fn refusal(error: &AccessError) -> AccessReply {
+    match error {
+        AccessError::Machine(inner) => match &**inner {
+            MachineError::Selection(SelectionError::Empty { .. }) => denied(DenyCode::NotFound, &inner.to_string()),
+            MachineError::Selection(SelectionError::Cover { .. }) => denied(DenyCode::Invalid, &inner.to_string()),
+            _ => trouble(error),
+        },
+        AccessError::TooManyRanges { .. } => denied(DenyCode::Policy, &error.to_string()),
+        // The only thing in a grant that is the buyer's is the key it is sealed to.
+        AccessError::Grant(GrantError::Sealing(_)) => denied(DenyCode::Invalid, &error.to_string()),
+        _ => trouble(error),
+    }
+}
+
+fn trouble(error: &AccessError) -> AccessReply {
+    tracing::error!(%error, "an access message cannot be answered");
+    AccessReply::Busy { retry_ms: TROUBLE_MS }
+}
+
+fn denied(code: DenyCode, reason: &str) -> AccessReply {
+    AccessReply::Denied { code, reason: order::clip(reason) }
+}

@@ -1,0 +1,131 @@
+//! What a node does by itself while nobody asks: it stays connected to its peers, follows the feeds of its configuration,
+//! keeps the order book and the store in order.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{task::JoinSet, time::MissedTickBehavior};
+use tributary_store::{Retention, Store};
+
+use super::access::AccessService;
+use crate::{
+    buyer::{Buyer, FeedLink, Streams},
+    config::{self, Config, Follow, FollowStreams},
+    machine::Clock,
+    net::{Client, Multiaddr},
+};
+
+/// How often lost peers are looked for.
+const PEERS_EVERY: Duration = Duration::from_secs(15);
+/// How often an unreachable machine is tried again, at first and at most.
+const FOLLOW_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
+/// How often orders are looked through.
+const ORDERS_EVERY: Duration = Duration::from_secs(600);
+/// How often retention is carried out.
+const RETENTION_EVERY: Duration = Duration::from_secs(600);
+
+/// Starts the tasks; they end when they are dropped.
+pub(super) fn start(
+    net: &Client,
+    store: &Store,
+    buyer: Option<&Buyer>,
+    access: &Arc<AccessService>,
+    config: &Config,
+    clock: &Clock,
+    tasks: &mut JoinSet<()>,
+) {
+    if !config.network.peers.is_empty() {
+        tasks.spawn(stay_connected(net.clone(), config.network.peers.clone()));
+    }
+    if let Some(buyer) = buyer {
+        for follow in &config.follow {
+            tasks.spawn(follow_until_found(buyer.clone(), follow.clone()));
+        }
+    }
+    tasks.spawn(keep_orders(Arc::clone(access)));
+    let retention = config.store.retention;
+    if retention != config::Retention::default() {
+        tasks.spawn(keep_store(store.clone(), retention, Arc::clone(clock)));
+    }
+}
+
+/// A timer that does not hurry after what it missed.
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut timer = tokio::time::interval(period);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
+}
+
+async fn stay_connected(net: Client, peers: Vec<Multiaddr>) {
+    let mut timer = every(PEERS_EVERY);
+    loop {
+        timer.tick().await;
+        for peer in &peers {
+            // An address whose peer is connected already is answered without a dial.
+            if let Err(error) = net.dial(peer.clone()).await {
+                tracing::debug!(%peer, %error, "peer not reached");
+            }
+        }
+    }
+}
+
+async fn follow_until_found(buyer: Buyer, follow: Follow) {
+    let link = FeedLink::new(follow.machine, follow.addresses);
+    let streams = match follow.streams {
+        FollowStreams::All => Streams::All,
+        FollowStreams::Named(names) => Streams::Names(names),
+    };
+    let (mut wait, longest) = FOLLOW_AGAIN;
+    loop {
+        match buyer.follow(&link, streams.clone()).await {
+            Ok((_, report)) => {
+                tracing::info!(machine = %link.did, entries = report.entries, "feed followed");
+                return;
+            }
+            Err(error) => tracing::warn!(machine = %link.did, %error, "machine not reached; it is tried again"),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(longest);
+    }
+}
+
+async fn keep_orders(access: Arc<AccessService>) {
+    let mut timer = every(ORDERS_EVERY);
+    loop {
+        timer.tick().await;
+        let access = Arc::clone(&access);
+        match tokio::task::spawn_blocking(move || access.keep_house()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "orders could not be looked through"),
+            Err(_) => return,
+        }
+    }
+}
+
+async fn keep_store(store: Store, retention: config::Retention, clock: Clock) {
+    let mut timer = every(RETENTION_EVERY);
+    loop {
+        timer.tick().await;
+        let (store, now_ms) = (store.clone(), clock());
+        let collected = tokio::task::spawn_blocking(move || {
+            let age_ms = retention.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+            let wanted = Retention {
+                stored_before_ms: age_ms.map(|age| now_ms.saturating_sub(age)),
+                max_chunk_bytes: retention.bytes,
+                ..Retention::default()
+            };
+            store.gc(false, &wanted)
+        });
+        match collected.await {
+            Ok(Ok(report)) if report.expired_chunks > 0 => {
+                tracing::info!(
+                    chunks = report.expired_chunks,
+                    bytes = report.expired_bytes,
+                    "retention dropped chunks"
+                );
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "retention could not be carried out"),
+            Err(_) => return,
+        }
+    }
+}

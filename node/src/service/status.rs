@@ -1,0 +1,215 @@
+//! What a running node says about itself. Plain data: the control API sends it, the command line shows it.
+
+pub(super) mod gather;
+
+use serde::{Deserialize, Serialize};
+use tributary_protocol::ids::{Did, LogId, StreamId};
+
+use crate::machine::LaneReport;
+
+/// How a node stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Version of the program.
+    pub version: String,
+    /// The node's peaqID.
+    pub did: Did,
+    /// What it does: `machine`, `buyer`.
+    pub roles: Vec<String>,
+    /// Its libp2p peer id.
+    pub peer: String,
+    /// When this was written, ms since 1970.
+    pub now_ms: u64,
+    /// Seconds since it was started.
+    pub uptime_s: u64,
+    /// Addresses it listens on.
+    pub listen: Vec<String>,
+    /// Links to pass its feed on with; empty without the role machine.
+    pub links: Vec<String>,
+    /// Connected peers.
+    pub peers: Vec<PeerStatus>,
+    /// The machine's incarnation.
+    pub incarnation: Option<u32>,
+    /// Its streams.
+    pub streams: Vec<StreamStatus>,
+    /// Its logs.
+    pub logs: Vec<OwnLogStatus>,
+    /// What became of its announcements.
+    pub outbox: Option<OutboxStatus>,
+    /// Requests for access that wait for the operator.
+    pub pending_requests: u64,
+    /// Feeds that are followed.
+    pub followed: Vec<FollowedStatus>,
+    /// The store.
+    pub store: StoreStatus,
+    /// Chunks served to peers since the start.
+    pub served: ServedStatus,
+    /// What somebody should look at.
+    pub warnings: Vec<Warning>,
+}
+
+/// A connected peer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its id.
+    pub peer: String,
+    /// Its address.
+    pub addr: String,
+    /// What it calls itself; empty until it has told.
+    pub agent: String,
+    /// `tcp`, `quic` or `other`.
+    pub transport: String,
+    /// Whether it dialled us.
+    pub inbound: bool,
+    /// Last round trip, ms.
+    pub rtt_ms: Option<u64>,
+    /// Its gossip score; 0 is neutral.
+    pub score: f64,
+}
+
+/// A stream of the machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamStatus {
+    /// Its public name.
+    pub name: String,
+    /// Its id.
+    pub stream: StreamId,
+    /// `free`, `allowlist` or `manual`.
+    pub policy: String,
+    /// Entries in its log.
+    pub entries: u64,
+    /// What its lane counted since the start.
+    pub lane: LaneReport,
+}
+
+/// A log of the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnLogStatus {
+    /// The log.
+    pub log: LogId,
+    /// The stream's public name; `None` for the machine log and for streams that are no longer configured.
+    pub stream: Option<String>,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// Entries in it.
+    pub entries: u64,
+    /// Time of the newest entry, ms since 1970.
+    pub newest_ms: u64,
+    /// Its age in seconds.
+    pub age_s: u64,
+}
+
+/// What became of announcements since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxStatus {
+    /// Entries that became durable.
+    pub announced: u64,
+    /// Of these, sent to at least one peer.
+    pub sent: u64,
+    /// Of these, sent with their ciphertext.
+    pub attached: u64,
+    /// Entries that did not fit into the queue; followers catch up on them.
+    pub overflowed: u64,
+    /// Entries that nobody heard; followers catch up on them.
+    pub unheard: u64,
+    /// Logs with such entries and without a head sent since.
+    pub logs_unheard: usize,
+    /// Most peers that listened to one log when it was last sent something.
+    pub listeners: usize,
+}
+
+/// A followed feed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowedStatus {
+    /// The machine.
+    pub did: Did,
+    /// Serial of its newest binding; `None` when none is known.
+    pub binding_serial: Option<u64>,
+    /// Whether that binding is past its time.
+    pub stale_binding: bool,
+    /// Proofs that the machine tells two stories.
+    pub equivocations: u64,
+    /// Its logs.
+    pub logs: Vec<FollowedLogStatus>,
+}
+
+/// A log of a followed feed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowedLogStatus {
+    /// The log.
+    pub log: LogId,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// Entries held.
+    pub entries: u64,
+    /// Entries that the machine says there are; `None` before its first head.
+    pub announced: Option<u64>,
+    /// Age of its newest head in seconds. An old one means: the machine is offline, or somebody hides what it says.
+    pub head_age_s: Option<u64>,
+}
+
+/// The store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// Chunks held.
+    pub chunks: u64,
+    /// Bytes of their bodies.
+    pub chunk_bytes: u64,
+    /// Log entries held.
+    pub entries: u64,
+    /// Bytes on the disk.
+    pub used_bytes: u64,
+    /// The quota in bytes.
+    pub quota_bytes: Option<u64>,
+    /// Bytes the file system has left.
+    pub free_bytes: Option<u64>,
+    /// Whether the store stopped after a failure: restart the node.
+    pub stopped: bool,
+}
+
+/// Chunks served to peers since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedStatus {
+    /// Transfers that ran to their end.
+    pub transfers: u64,
+    /// Transfers refused with "busy".
+    pub busy: u64,
+    /// Transfers that broke.
+    pub failed: u64,
+    /// Chunks sent.
+    pub chunks: u64,
+    /// Bytes of ciphertext sent.
+    pub bytes: u64,
+}
+
+/// Something that somebody should look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// For programs.
+    pub code: WarningCode,
+    /// For people: what it is and what to do.
+    pub message: String,
+}
+
+/// What a warning is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum WarningCode {
+    /// The owner's secret key is on this machine.
+    OwnerKeyHere,
+    /// The machine must not publish.
+    Displaced,
+    /// The machine's binding ends soon, or has ended.
+    BindingExpires,
+    /// A stream cannot store anything at the moment.
+    LaneStalled,
+    /// A stream has stopped.
+    LaneStopped,
+    /// A followed machine tells two stories.
+    Equivocation,
+    /// The store has stopped.
+    StoreStopped,
+    /// The store could not be read for this status.
+    StatusIncomplete,
+}

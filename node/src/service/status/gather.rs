@@ -1,0 +1,244 @@
+//! Collects what [`NodeStatus`] says from the parts of a node.
+
+use std::{sync::PoisonError, time::Duration};
+
+use tributary_protocol::{
+    entry::SignedEntry,
+    ids::{LogId, StreamId},
+};
+use tributary_store::Store;
+
+use super::{
+    super::Node, FollowedLogStatus, FollowedStatus, NodeStatus, OwnLogStatus, PeerStatus, ServedStatus, StoreStatus,
+    StreamStatus, Warning, WarningCode,
+};
+use crate::{
+    buyer::FeedStatus,
+    config::{Policy, Role, show_duration},
+    machine::{Machine, MachineError, stored_bindings},
+    net::{PeerInfo, Transport},
+};
+
+/// A binding that ends sooner is warned about.
+const BINDING_WARNS_MS: u64 = 14 * 24 * 60 * 60 * 1000;
+
+/// See [`Node::status`].
+pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
+    let inner = &node.inner;
+    let now_ms = (inner.clock)();
+    // A network that has shut down has no addresses and no peers.
+    let listen = inner.net.listen_addrs().await.unwrap_or_default();
+    let peers = inner.net.peers().await.unwrap_or_default();
+    let links = node.links().await.unwrap_or_default();
+    let mut feeds = Vec::new();
+    if let Some(buyer) = &inner.buyer {
+        for did in buyer.followed() {
+            // One that is no longer followed by now is left out.
+            feeds.extend(buyer.status(&did).await);
+        }
+    }
+    let pulls = inner.pulls.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|pulls| pulls.stats());
+    let mut status = NodeStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        did: inner.did,
+        roles: inner.config.roles.iter().map(|role| role_name(*role).to_owned()).collect(),
+        peer: inner.net.peer_id().to_string(),
+        now_ms,
+        uptime_s: inner.started.elapsed().as_secs(),
+        listen: listen.iter().map(ToString::to_string).collect(),
+        links: links.iter().map(ToString::to_string).collect(),
+        peers: peers.into_iter().map(peer_status).collect(),
+        incarnation: inner.machine.as_ref().map(|machine| machine.incarnation()),
+        streams: Vec::new(),
+        logs: Vec::new(),
+        outbox: inner.outbox.as_ref().map(|outbox| outbox.status()),
+        pending_requests: 0,
+        followed: feeds.into_iter().map(|feed| followed_status(feed, now_ms)).collect(),
+        store: StoreStatus::default(),
+        served: pulls.map_or_else(ServedStatus::default, |stats| ServedStatus {
+            transfers: stats.completed,
+            busy: stats.busy,
+            failed: stats.failed,
+            chunks: stats.chunks,
+            bytes: stats.bytes,
+        }),
+        warnings: Vec::new(),
+    };
+    if inner.home.owner_key_is_here() && inner.machine.is_some() {
+        let path = inner.home.owner_key_path();
+        let message = format!("the owner's secret key is on this machine; move {} to a safe place", path.display());
+        status.warnings.push(Warning { code: WarningCode::OwnerKeyHere, message });
+    }
+    let (machine, store, access) = (inner.machine.clone(), inner.store.clone(), inner.access.clone());
+    let read = tokio::task::spawn_blocking(move || {
+        let mut status = status;
+        status.pending_requests = u64::try_from(access.pending()).unwrap_or(u64::MAX);
+        read_store(&mut status, machine.as_deref(), &store, now_ms);
+        status
+    });
+    // Only a panic or the end of the runtime leaves nothing to show.
+    let mut status = read.await.unwrap_or_else(|error| incomplete(node, now_ms, &error.to_string()));
+    for feed in &status.followed {
+        if feed.equivocations > 0 {
+            let message = format!("{} signs two stories; do not trust its newest statements", feed.did);
+            status.warnings.push(Warning { code: WarningCode::Equivocation, message });
+        }
+    }
+    status
+}
+
+/// What needs the disk.
+fn read_store(status: &mut NodeStatus, machine: Option<&Machine>, store: &Store, now_ms: u64) {
+    let stats = store.stats();
+    status.store = StoreStatus {
+        chunks: stats.chunks,
+        chunk_bytes: stats.chunk_bytes,
+        entries: stats.entries,
+        used_bytes: stats.used_bytes,
+        quota_bytes: stats.quota_bytes,
+        free_bytes: stats.free_bytes,
+        stopped: stats.stopped,
+    };
+    let mut warn = |code, message| status.warnings.push(Warning { code, message });
+    if stats.stopped {
+        warn(
+            WarningCode::StoreStopped,
+            "the store stopped after a failure; look at the disk, then restart the node".to_owned(),
+        );
+    }
+    let Some(machine) = machine else { return };
+    if let Some(reason) = machine.displaced() {
+        let message = format!("nothing is published: {reason}; bind the next incarnation with `tributary key bind`");
+        warn(WarningCode::Displaced, message);
+    }
+    match stored_bindings(store, &machine.did()) {
+        Ok(bindings) => {
+            let expires_ms = bindings.last().map_or(0, |signed| signed.binding().expires_ms);
+            if now_ms.saturating_add(BINDING_WARNS_MS) >= expires_ms {
+                let left = show_duration(Duration::from_secs(expires_ms.saturating_sub(now_ms) / 1000));
+                let message = format!("the machine's key binding ends in {left}; renew it with `tributary key bind`");
+                warn(WarningCode::BindingExpires, message);
+            }
+        }
+        Err(error) => warn(WarningCode::StatusIncomplete, error.to_string()),
+    }
+    match machine.report() {
+        Ok(streams) => {
+            for stream in &streams {
+                if let Some(reason) = &stream.lane.stalled {
+                    warn(WarningCode::LaneStalled, format!("stream {} waits: {reason}", stream.name));
+                }
+                if let Some(reason) = &stream.lane.stopped {
+                    warn(WarningCode::LaneStopped, format!("stream {} has stopped: {reason}", stream.name));
+                }
+            }
+            let policy =
+                |id: StreamId| machine.stream_config(&id).map_or("", |config| policy_name(&config.access.policy));
+            status.streams = streams
+                .into_iter()
+                .map(|stream| StreamStatus {
+                    policy: policy(stream.stream).to_owned(),
+                    name: stream.name,
+                    stream: stream.stream,
+                    entries: stream.entries,
+                    lane: stream.lane,
+                })
+                .collect();
+        }
+        Err(error) => warn(WarningCode::StatusIncomplete, error.to_string()),
+    }
+    match own_logs(machine, store, now_ms) {
+        Ok(logs) => status.logs = logs,
+        Err(error) => status.warnings.push(Warning { code: WarningCode::StatusIncomplete, message: error.to_string() }),
+    }
+}
+
+fn own_logs(machine: &Machine, store: &Store, now_ms: u64) -> Result<Vec<OwnLogStatus>, MachineError> {
+    let mut logs = Vec::new();
+    for key in store.logs(Some(&machine.did()))? {
+        let Some((seq, bytes)) = store.head(&key)? else { continue };
+        let newest_ms = SignedEntry::decode(&bytes).map_or(0, |entry| entry.entry().time_ms);
+        let stream = key.log.stream().and_then(|id| Some(machine.stream_config(&id)?.name().to_owned()));
+        logs.push(OwnLogStatus {
+            log: key.log,
+            stream: stream.filter(|_| key.log != LogId::MACHINE),
+            incarnation: key.incarnation,
+            entries: seq.saturating_add(1),
+            newest_ms,
+            age_s: now_ms.saturating_sub(newest_ms) / 1000,
+        });
+    }
+    Ok(logs)
+}
+
+fn incomplete(node: &Node, now_ms: u64, reason: &str) -> NodeStatus {
+    NodeStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        did: node.inner.did,
+        roles: Vec::new(),
+        peer: node.inner.net.peer_id().to_string(),
+        now_ms,
+        uptime_s: node.inner.started.elapsed().as_secs(),
+        listen: Vec::new(),
+        links: Vec::new(),
+        peers: Vec::new(),
+        incarnation: None,
+        streams: Vec::new(),
+        logs: Vec::new(),
+        outbox: None,
+        pending_requests: 0,
+        followed: Vec::new(),
+        store: StoreStatus::default(),
+        served: ServedStatus::default(),
+        warnings: vec![Warning { code: WarningCode::StatusIncomplete, message: reason.to_owned() }],
+    }
+}
+
+fn peer_status(info: PeerInfo) -> PeerStatus {
+    let transport = match info.transport {
+        Transport::Tcp => "tcp",
+        Transport::Quic => "quic",
+        Transport::Other => "other",
+    };
+    PeerStatus {
+        peer: info.peer.to_string(),
+        addr: info.addr.to_string(),
+        agent: info.agent,
+        transport: transport.to_owned(),
+        inbound: info.inbound,
+        rtt_ms: info.rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
+        score: info.score,
+    }
+}
+
+fn followed_status(feed: FeedStatus, now_ms: u64) -> FollowedStatus {
+    let log = |log: crate::buyer::LogStatus| FollowedLogStatus {
+        log: log.log,
+        incarnation: log.incarnation,
+        entries: log.next,
+        announced: log.announced,
+        head_age_s: log.head_ms.map(|head_ms| now_ms.saturating_sub(head_ms) / 1000),
+    };
+    FollowedStatus {
+        did: feed.did,
+        binding_serial: feed.binding_serial,
+        stale_binding: feed.stale_binding,
+        equivocations: feed.equivocations,
+        logs: feed.logs.into_iter().map(log).collect(),
+    }
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Machine => "machine",
+        Role::Buyer => "buyer",
+    }
+}
+
+fn policy_name(policy: &Policy) -> &'static str {
+    match policy {
+        Policy::Free => "free",
+        Policy::Allowlist(_) => "allowlist",
+        Policy::Manual => "manual",
+    }
+}
