@@ -153,7 +153,7 @@ fn follow(machine: Option<Did>, count: Option<u64>, context: &Context) -> Result
                 let log = change.stream.as_deref().unwrap_or("machine log");
                 match change.what.as_str() {
                     "equivocation" => format!("{}  SIGNED TWO STORIES: the feed is flagged", change.machine),
-                    _ => format!("{}  {log}  {}", change.machine, show::some(change.count, "new entry").replace("entrys", "entries")),
+                    _ => format!("{}  {log}  {}", change.machine, entries(change.count)),
                 }
             });
             if let Err(error) = printed {
@@ -180,7 +180,11 @@ pub(super) fn subscribe(args: &SubscribeArgs, context: &Context) -> Result<(), C
             None => "all streams".to_owned(),
             Some(names) => names.join(", "),
         };
-        writeln!(out, "Following {}: {streams}; {} held.", followed.machine, show::some(followed.entries, "log entry").replace("entrys", "entries"))?;
+        writeln!(out, "Following {}: {streams}; {} came.", followed.machine, entries(followed.entries))?;
         writeln!(out, "\nNext: see what it offers with `tributary feed show {}`.", followed.machine)
     })
+}
+
+fn entries(count: u64) -> String {
+    if count == 1 { "1 new entry".to_owned() } else { format!("{} new entries", show::count(count)) }
 }

@@ -4,7 +4,10 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tributary_protocol::ids::{DatasetId, Did, Hash, StreamId};
+use tributary_protocol::{
+    ids::{DatasetId, Did, Hash, StreamId},
+    keys::EncryptionPublicKey,
+};
 
 pub use super::catalog::{DatasetSummary, Feed, StreamSummary};
 pub use crate::{
@@ -445,6 +448,18 @@ pub struct Imported {
     pub grants: u64,
     /// For which streams.
     pub streams: Vec<StreamId>,
+}
+
+/// Grant keys by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantRequest {
+    /// Who gets them.
+    pub buyer: Did,
+    /// The buyer's encryption key, which they are sealed to.
+    pub key: EncryptionPublicKey,
+    /// Which of this machine's data.
+    pub selection: SelectionRequest,
 }
 
 /// [`GrantFile::format`].

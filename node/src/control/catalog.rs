@@ -116,7 +116,7 @@ fn for_each_entry(store: &Store, log: &LogKey, from: u64, mut each: impl FnMut(S
 }
 
 /// The machines that the store has logs of.
-fn feeds(store: &Store) -> Result<Vec<Did>, StoreError> {
+pub(super) fn feeds(store: &Store) -> Result<Vec<Did>, StoreError> {
     let mut dids: Vec<Did> = store.logs(None)?.into_iter().map(|log| log.did).collect();
     dids.sort_unstable();
     dids.dedup();

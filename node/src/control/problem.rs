@@ -72,6 +72,15 @@ impl Problem {
     }
 }
 
+impl<E> From<Box<E>> for Problem
+where
+    Self: From<E>,
+{
+    fn from(error: Box<E>) -> Self {
+        (*error).into()
+    }
+}
+
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
@@ -281,7 +290,7 @@ fn of_content(error: &ContentError, whole: &dyn Error) -> Problem {
         ContentError::NotGranted { .. } => Code::AccessDenied,
         ContentError::Missing { .. } => Code::NotFound,
         ContentError::Open { .. } | ContentError::Unpack { .. } | ContentError::Record { .. } => Code::VerificationFailed,
-        ContentError::Store(tributary_store::StoreError::Damaged { .. }) => Code::VerificationFailed,
+        ContentError::Store(StoreError::Damaged { .. }) => Code::VerificationFailed,
         _ => Code::Failed,
     };
     Problem::of(code, whole)

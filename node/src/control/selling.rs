@@ -25,7 +25,7 @@ use super::{
     problem::no_machine,
     server::{Answer, Api, Document, blocking, body_stream, events},
 };
-use crate::ingest::{NdjsonSource, Source};
+use crate::ingest::Source;
 
 /// Orders that a list shows, newest first.
 const MAX_ORDERS: usize = 1024;
