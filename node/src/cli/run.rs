@@ -9,7 +9,10 @@ use tributary_protocol::ids::Did;
 
 use super::{CliError, Context, Exit, reach::told};
 use crate::{
-    control::{self, ControlListener, api::{Code, Problem}},
+    control::{
+        self, ControlListener,
+        api::{Code, Problem},
+    },
     service::{Node, NodeOptions},
 };
 

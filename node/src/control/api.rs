@@ -10,14 +10,16 @@ use tributary_protocol::{
 };
 
 pub use super::catalog::{DatasetSummary, Feed, StreamSummary};
+pub use crate::machine::{IngestProgress, IngestSummary, LaneReport, Published, StreamReport, TopicSummary};
 pub use crate::{
-    buyer::{ExportFormat, ExportReport, ExportedFile, GrantInfo, PullProgress, PullReport, Report, Step, StepState, Verdict},
+    buyer::{
+        ExportFormat, ExportReport, ExportedFile, GrantInfo, PullProgress, PullReport, Report, Step, StepState, Verdict,
+    },
     service::{
         access::{Order, OrderRange, OrderState, Revocation},
         status::NodeStatus,
     },
 };
-pub use crate::machine::{IngestProgress, IngestSummary, LaneReport, Published, StreamReport, TopicSummary};
 
 /// What kind of problem, for programs. Commands end with the exit code of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -407,21 +409,14 @@ pub struct ExportRequest {
     pub out: PathBuf,
 }
 
-/// One dataset that was exported.
+/// What was exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exported {
-    /// The dataset.
-    pub dataset: DatasetId,
+pub struct ExportResult {
+    /// The datasets, in the order in which they stand in the files.
+    pub datasets: Vec<DatasetId>,
     /// What was written.
     #[serde(flatten)]
     pub report: ExportReport,
-}
-
-/// Everything that was exported.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExportResult {
-    /// By dataset.
-    pub datasets: Vec<Exported>,
 }
 
 /// Nothing but that it goes on.

@@ -9,7 +9,7 @@ use tributary_store::Store;
 
 use super::{
     api::{
-        AccessRequestBody, AccessResult, Empty, ExportRequest, ExportResult, Exported, Feed, FeedChange, FetchRequest,
+        AccessRequestBody, AccessResult, Empty, ExportRequest, ExportResult, Feed, FeedChange, FetchRequest,
         FollowFeedRequest, Following, GrantFile, ImportRequest, Imported, Problem, PullProgress, PullReport,
         PullRequest, QuoteInfo, Report, SelectionRequest, Stage, SubscribeRequest, UnsubscribeRequest, VerifyRequest,
     },
@@ -57,7 +57,9 @@ pub(super) async fn unsubscribe(
     let buyer = buyer(&api)?;
     let did: Did = match request.machine.parse() {
         Ok(did) => did,
-        Err(_) => request.machine.parse::<FeedLink>().map_err(|error| Problem::of(super::api::Code::Usage, &error))?.did,
+        Err(_) => {
+            request.machine.parse::<FeedLink>().map_err(|error| Problem::of(super::api::Code::Usage, &error))?.did
+        }
     };
     buyer.unfollow(&did).await?;
     Ok(Json(Empty {}))
@@ -176,7 +178,8 @@ pub(super) async fn fetch(State(api): State<Api>, Document(request): Document<Fe
 
 /// The grants of a file, decoded; what they prove is checked when they are opened.
 pub(crate) fn grants_of(file: &GrantFile) -> Result<Vec<Grant>, Problem> {
-    let bad = |what: &str| Problem::usage(format!("not a grant file: {what}")).hint("use one that `tributary grant` wrote");
+    let bad =
+        |what: &str| Problem::usage(format!("not a grant file: {what}")).hint("use one that `tributary grant` wrote");
     if file.format != super::api::GRANT_FILE {
         return Err(bad("its format is another one"));
     }
@@ -255,20 +258,17 @@ pub(super) async fn verify(State(api): State<Api>, Document(request): Document<V
     })
 }
 
-/// Writes datasets into files, one after the other.
+/// Writes datasets into files, all packages into one.
 pub(crate) async fn export_all(
     buyer: &Buyer,
     target: &Target,
     request: &ExportRequest,
     mut progress: impl FnMut(Stage),
 ) -> Result<ExportResult, Problem> {
-    let mut result = ExportResult::default();
-    for dataset in target.datasets()? {
-        progress(Stage { stage: format!("exporting {dataset}") });
-        let report = buyer.export(&target.machine, dataset, &request.out, &request.formats).await?;
-        result.datasets.push(Exported { dataset, report });
-    }
-    Ok(result)
+    let datasets = target.datasets()?;
+    progress(Stage { stage: format!("exporting {} datasets", datasets.len()) });
+    let report = buyer.export_together(&target.machine, &datasets, &request.out, &request.formats).await?;
+    Ok(ExportResult { datasets, report })
 }
 
 pub(super) async fn export(State(api): State<Api>, Document(request): Document<ExportRequest>) -> Response {
