@@ -4,6 +4,7 @@ pub mod buyer;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod export;
 pub mod home;
 pub mod ingest;
