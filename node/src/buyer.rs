@@ -8,6 +8,7 @@ mod error;
 mod export;
 mod feed;
 mod follow;
+mod import;
 mod link;
 mod listing;
 mod plaintext;

@@ -16,14 +16,26 @@ use crate::{
     home::{Home, Passphrase},
 };
 
+mod access;
 mod config;
+mod dataset;
 mod demo;
 mod exit;
+mod feed;
+mod ingest;
 mod init;
 mod key;
 mod logging;
 mod meta;
 mod output;
+mod pull;
+mod reach;
+mod rules;
+mod run;
+mod selection;
+mod show;
+mod status;
+mod store;
 
 pub use exit::{CliError, Exit};
 pub use logging::LogFormat;
@@ -74,7 +86,42 @@ pub struct Global {
 pub enum Command {
     /// Make a home folder with keys and a configuration
     Init(init::InitArgs),
-    /// Show keys
+    /// Run the node in the foreground
+    Run(run::RunArgs),
+    /// Show how the running node stands
+    Status,
+    /// List the peers of the running node
+    Peers,
+    /// Read a recording or lines into the machine's streams
+    Ingest(ingest::IngestArgs),
+    /// Publish a file as a dataset
+    Publish(ingest::PublishArgs),
+    /// Try the field rules
+    #[command(subcommand)]
+    Rules(rules::RulesCommand),
+    /// See what machines publish
+    #[command(subcommand)]
+    Feed(feed::FeedCommand),
+    /// Follow a machine by its feed link
+    Subscribe(feed::SubscribeArgs),
+    /// List, show and close datasets
+    #[command(subcommand)]
+    Dataset(dataset::DatasetCommand),
+    /// Ask for access to data, and decide about it
+    #[command(subcommand)]
+    Access(access::AccessCommand),
+    /// Write the keys of data into a file for one buyer, without a request
+    Grant(access::GrantArgs),
+    /// Get the data that were granted
+    Pull(pull::PullArgs),
+    /// Prove a dataset, from the machine's peaqID down to every package; exit code 3 unless it is proven
+    Verify(pull::VerifyArgs),
+    /// Write datasets into files
+    Export(pull::ExportArgs),
+    /// Look after the chunk store
+    #[command(subcommand)]
+    Store(store::StoreCommand),
+    /// Show, rotate and bind keys
     #[command(subcommand)]
     Key(key::KeyCommand),
     /// Check the configuration
@@ -162,6 +209,21 @@ pub fn main() -> ExitCode {
 fn dispatch(command: &Command, context: &Context) -> Result<(), CliError> {
     match command {
         Command::Init(args) => init::run(args, context),
+        Command::Run(args) => run::run(args, context),
+        Command::Status => status::status(context),
+        Command::Peers => status::peers(context),
+        Command::Ingest(args) => ingest::ingest(args, context),
+        Command::Publish(args) => ingest::publish(args, context),
+        Command::Rules(command) => rules::run(command, context),
+        Command::Feed(command) => feed::run(command, context),
+        Command::Subscribe(args) => feed::subscribe(args, context),
+        Command::Dataset(command) => dataset::run(command, context),
+        Command::Access(command) => access::run(command, context),
+        Command::Grant(args) => access::grant(args, context),
+        Command::Pull(args) => pull::pull(args, context),
+        Command::Verify(args) => pull::verify(args, context),
+        Command::Export(args) => pull::export(args, context),
+        Command::Store(command) => store::run(command, context),
         Command::Key(command) => key::run(command, context),
         Command::Config(command) => config::run(command, context),
         Command::Demo(args) => demo::run(args, context),

@@ -12,6 +12,7 @@ pub mod api;
 mod buying;
 mod catalog;
 mod client;
+mod granting;
 mod jobs;
 mod problem;
 mod selecting;
@@ -26,7 +27,8 @@ pub use server::serve;
 pub use socket::{ControlListener, SocketError};
 
 pub(crate) use buying::{export_all, import_file, verify_dataset};
-pub(crate) use catalog::{all_feeds, detail, feed, find_dataset};
+pub(crate) use catalog::{all_feeds, detail};
+pub(crate) use granting::issue;
 pub(crate) use jobs::{Cancel, ingest_options, run_ingest, run_publish};
-pub(crate) use selecting::{Target, stream_of};
+pub(crate) use selecting::Target;
 pub(crate) use upkeep::{store_backup, store_check, store_gc, store_stats};

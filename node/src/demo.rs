@@ -25,8 +25,8 @@ use crate::{
     control::{
         ClientError,
         api::{
-        AccessRequestBody, AccessResult, Code, DatasetSummary, ExportRequest, ExportResult, Following, IngestRequest,
-        IngestResult, PullRequest, SelectionRequest, SubscribeRequest, VerifyRequest,
+            AccessRequestBody, AccessResult, Code, DatasetSummary, ExportRequest, ExportResult, Following,
+            IngestRequest, IngestResult, PullRequest, SelectionRequest, SubscribeRequest, VerifyRequest,
         },
     },
     service::status::NodeStatus,
@@ -208,8 +208,7 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
 
     let ingesting = Instant::now();
     let ingest = IngestRequest { path: Some(plan.path.clone()), close: true, ..IngestRequest::default() };
-    let ingested: IngestResult =
-        step("ingest", machine.client().run("/v1/ingest", &ingest, |_: Ignored| {}).await)?;
+    let ingested: IngestResult = step("ingest", machine.client().run("/v1/ingest", &ingest, |_: Ignored| {}).await)?;
     let ingest_seconds = ingesting.elapsed().as_secs_f64();
     say(&format!("ingest      {} messages into {} datasets", ingested.messages, ingested.closed.len()));
 
@@ -229,7 +228,8 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
         None
     };
 
-    let selections: Vec<SelectionRequest> = ingested.closed.chunks(RANGES).map(|ids| selection(machine_did, ids)).collect();
+    let selections: Vec<SelectionRequest> =
+        ingested.closed.chunks(RANGES).map(|ids| selection(machine_did, ids)).collect();
     let mut grants = 0;
     for selection in &selections {
         let body = AccessRequestBody { selection: selection.clone(), wait_ms: 30_000 };
@@ -247,7 +247,8 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
         let part = match (result, &flipped) {
             (Ok(part), _) => part,
             (Err(ClientError::Problem(problem)), Some(flipped)) if problem.code == Code::VerificationFailed => {
-                let refusal = problem.cause.map_or(problem.message.clone(), |cause| format!("{}: {cause}", problem.message));
+                let refusal =
+                    problem.cause.map_or(problem.message.clone(), |cause| format!("{}: {cause}", problem.message));
                 return Ok(DemoOutcome::Refused { flipped: flipped.clone(), refusal });
             }
             (Err(source), _) => return Err(DemoError::Step { step: "pull", source }),
@@ -259,14 +260,19 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
         return Err(DemoError::TamperUnnoticed);
     }
     let pull_seconds = pulling.elapsed().as_secs_f64();
-    say(&format!("pull        {} chunks, {}; each checked against its signed record", pulled.chunks, size(pulled.bytes)));
+    say(&format!(
+        "pull        {} chunks, {}; each checked against its signed record",
+        pulled.chunks,
+        size(pulled.bytes)
+    ));
 
     let (mut proven, mut packages) = (0, 0);
     for dataset in &ingested.closed {
         let body = VerifyRequest { dataset: dataset.to_string() };
         let result: Report = step("verify", buyer.client().run("/v1/verify", &body, |_: Ignored| {}).await)?;
         if result.verdict != Verdict::Proven {
-            let steps: Vec<String> = result.steps.iter().map(|s| format!("{} {:?}: {}", s.name, s.state, s.detail)).collect();
+            let steps: Vec<String> =
+                result.steps.iter().map(|s| format!("{} {:?}: {}", s.name, s.state, s.detail)).collect();
             return Err(DemoError::Wrong(format!("dataset {dataset} is not proven ({})", steps.join("; "))));
         }
         proven += 1;
@@ -275,14 +281,14 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
     say(&format!("verify      {proven} datasets and {packages} package signatures proven from the DID down"));
 
     std::fs::create_dir_all(&options.out).map_err(|source| DemoError::Io { path: options.out.clone(), source })?;
-    let out = std::path::absolute(&options.out).map_err(|source| DemoError::Io { path: options.out.clone(), source })?;
+    let out =
+        std::path::absolute(&options.out).map_err(|source| DemoError::Io { path: options.out.clone(), source })?;
     let body = ExportRequest {
         selection: selection(machine_did, &ingested.closed),
         formats: vec![ExportFormat::Ndjson, ExportFormat::Mcap],
         out: out.clone(),
     };
-    let exported: ExportResult =
-        step("export", buyer.client().run("/v1/export", &body, |_: Ignored| {}).await)?;
+    let exported: ExportResult = step("export", buyer.client().run("/v1/export", &body, |_: Ignored| {}).await)?;
 
     let counts = check::outputs(&out, &plan)?;
     let mut topics = plan.lines();
@@ -291,7 +297,9 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
     }
     if let Some((topic, line)) = topics.iter().find(|(_, l)| l.left_out.is_none() && l.arrived != l.recorded) {
         let TopicLine { recorded, arrived, .. } = line;
-        return Err(DemoError::Wrong(format!("{topic} has {recorded} messages in the recording and {arrived} at the buyer")));
+        return Err(DemoError::Wrong(format!(
+            "{topic} has {recorded} messages in the recording and {arrived} at the buyer"
+        )));
     }
     let report = DemoReport {
         machine: machine_did,
@@ -330,7 +338,8 @@ async fn all_announced(
     let deadline = Instant::now() + PATIENCE;
     let mut wait = Duration::from_millis(10);
     loop {
-        let known: Vec<DatasetSummary> = step("dataset ls", buyer.client().get(&format!("/v1/datasets?machine={machine}")).await)?;
+        let known: Vec<DatasetSummary> =
+            step("dataset ls", buyer.client().get(&format!("/v1/datasets?machine={machine}")).await)?;
         let missing = closed.iter().filter(|id| !known.iter().any(|known| known.dataset == **id)).count();
         if missing == 0 {
             return Ok(known);
@@ -349,13 +358,7 @@ fn selection(machine: Did, ids: &[DatasetId]) -> SelectionRequest {
 }
 
 fn followed_entries(status: &NodeStatus, machine: Did) -> u64 {
-    status
-        .followed
-        .iter()
-        .filter(|feed| feed.did == machine)
-        .flat_map(|feed| &feed.logs)
-        .map(|log| log.entries)
-        .sum()
+    status.followed.iter().filter(|feed| feed.did == machine).flat_map(|feed| &feed.logs).map(|log| log.entries).sum()
 }
 
 fn step<T>(step: &'static str, result: Result<T, ClientError>) -> Result<T, DemoError> {

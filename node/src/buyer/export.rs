@@ -12,7 +12,7 @@ use tributary_protocol::{
 
 use super::{
     Buyer, blocking,
-    error::{BuyerError, ExportJobError},
+    error::{BuyerError, ContentError, ExportJobError},
     listing::{dataset_place, holds},
     plaintext::DatasetPlaintext,
 };
@@ -93,7 +93,11 @@ impl Buyer {
         let (buyer, did, dir, formats) = (self.clone(), *did, dir.to_owned(), formats.to_vec());
         blocking(move || {
             let stem = file_stem(&buyer.name_of(&did, dataset)?, &dataset);
-            let names = Names { ndjson: format!("{stem}.ndjson"), mcap: format!("{stem}.mcap"), blobs: format!("{stem}.blobs") };
+            let names = Names {
+                ndjson: format!("{stem}.ndjson"),
+                mcap: format!("{stem}.mcap"),
+                blobs: format!("{stem}.blobs"),
+            };
             buyer.export_blocking(&did, &[dataset], &dir, &formats, &names)
         })
         .await?
@@ -219,7 +223,7 @@ impl Buyer {
 /// Writes the packages of a dataset; returns how many, and the bytes read.
 fn write_packages(
     did: &Did,
-    datasets: impl Iterator<Item = Result<DatasetPlaintext, BuyerError>>,
+    datasets: impl Iterator<Item = Result<DatasetPlaintext, ContentError>>,
     ndjson: Option<&Path>,
     mcap: Option<&Path>,
     blobs: &Path,

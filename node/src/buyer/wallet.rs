@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tributary_protocol::{
     access::{Grant, GrantError, GrantExpectation, GrantHeader},
     binding::BindingChain,
@@ -32,7 +32,7 @@ const VERSION: u8 = 1;
 const HEAD: usize = 1 + 8 + 32 + 32;
 
 /// A grant, as it may be shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantInfo {
     /// Its id.
     pub grant: Hash,

@@ -20,8 +20,7 @@ pub struct DemoArgs {
 }
 
 pub(super) fn run(args: &DemoArgs, context: &Context) -> Result<(), CliError> {
-    let options =
-        DemoOptions { recording: args.recording.clone(), out: args.out.clone(), tamper: args.tamper };
+    let options = DemoOptions { recording: args.recording.clone(), out: args.out.clone(), tamper: args.tamper };
     let output = context.output;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| CliError::new(Exit::Failed, "the demo cannot start").cause(error))?;
@@ -37,7 +36,9 @@ pub(super) fn run(args: &DemoArgs, context: &Context) -> Result<(), CliError> {
         Ok(DemoOutcome::Refused { flipped, refusal }) => {
             Err(CliError::new(Exit::VerificationFailed, format!("the buyer refused the data: {refusal}"))
                 .cause(format!("we {flipped}, as --tamper asks"))
-                .hint("nothing to do: this is how a changed chunk ends; run the demo without --tamper to see it arrive"))
+                .hint(
+                    "nothing to do: this is how a changed chunk ends; run the demo without --tamper to see it arrive",
+                ))
         }
         Err(error) => {
             let code = match error {
@@ -73,10 +74,19 @@ fn summary(report: &DemoReport) -> String {
     let lines = [
         ("ingested", format!("{messages} messages of {} in {ingest_seconds:.2} s", size(report.recording_bytes))),
         ("protected", format!("{protected_values} values removed or replaced by the owner's rules, before signing")),
-        ("sealed", format!("{chunks} chunks, {} of ciphertext, each under a key of its own, in {datasets} datasets", size(*sealed_bytes))),
+        (
+            "sealed",
+            format!(
+                "{chunks} chunks, {} of ciphertext, each under a key of its own, in {datasets} datasets",
+                size(*sealed_bytes)
+            ),
+        ),
         ("announced", format!("{entries} signed log entries, received over the feed")),
         ("granted", format!("{grants} grants, sealed to the buyer's key")),
-        ("pulled", format!("{pulled_chunks} chunks, {} at {}", size(*pulled_bytes), rate(*pulled_bytes, *pull_seconds))),
+        (
+            "pulled",
+            format!("{pulled_chunks} chunks, {} at {}", size(*pulled_bytes), rate(*pulled_bytes, *pull_seconds)),
+        ),
         ("verified", format!("{proven} datasets, {packages} packages: proven from {} down", report.machine)),
     ];
     text.push('\n');
@@ -88,6 +98,8 @@ fn summary(report: &DemoReport) -> String {
         let bytes = std::fs::metadata(file).map_or(0, |meta| meta.len());
         text.push_str(&format!("  {} ({})\n", shown(file), size(bytes)));
     }
-    text.push_str(&format!("\nOpen data.mcap in Foxglove. All of it took {seconds:.1} s, and no packet left this machine.\n"));
+    text.push_str(&format!(
+        "\nOpen data.mcap in Foxglove. All of it took {seconds:.1} s, and no packet left this machine.\n"
+    ));
     text
 }

@@ -4,7 +4,11 @@ use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 use tributary_protocol::ids::Did;
 
-use super::{CliError, Context, Exit, Table, reach::{block_on, told}, show};
+use super::{
+    CliError, Context, Exit, Table,
+    reach::{block_on, told},
+    show,
+};
 use crate::control::{
     self, Feed,
     api::{Empty, FeedChange, FollowFeedRequest, Following, SubscribeRequest, UnsubscribeRequest},
@@ -117,7 +121,8 @@ fn show_one(machine: Option<Did>, context: &Context) -> Result<(), CliError> {
         None => feeds.iter().position(|feed| feed.machine == own),
     };
     let Some(at) = at else {
-        let what = machine.map_or_else(|| "no feed is named".to_owned(), |machine| format!("nothing of {machine} is known here"));
+        let what = machine
+            .map_or_else(|| "no feed is named".to_owned(), |machine| format!("nothing of {machine} is known here"));
         return Err(CliError::new(Exit::NotFound, what)
             .hint("list feeds with `tributary feed ls`; follow one with `tributary subscribe LINK`"));
     };
@@ -153,7 +158,7 @@ fn follow(machine: Option<Did>, count: Option<u64>, context: &Context) -> Result
                 let log = change.stream.as_deref().unwrap_or("machine log");
                 match change.what.as_str() {
                     "equivocation" => format!("{}  SIGNED TWO STORIES: the feed is flagged", change.machine),
-                    _ => format!("{}  {log}  {}", change.machine, show::some(change.count, "new entry").replace("entrys", "entries")),
+                    _ => format!("{}  {log}  {}", change.machine, entries(change.count)),
                 }
             });
             if let Err(error) = printed {
@@ -180,7 +185,11 @@ pub(super) fn subscribe(args: &SubscribeArgs, context: &Context) -> Result<(), C
             None => "all streams".to_owned(),
             Some(names) => names.join(", "),
         };
-        writeln!(out, "Following {}: {streams}; {} held.", followed.machine, show::some(followed.entries, "log entry").replace("entrys", "entries"))?;
+        writeln!(out, "Following {}: {streams}; {} came.", followed.machine, entries(followed.entries))?;
         writeln!(out, "\nNext: see what it offers with `tributary feed show {}`.", followed.machine)
     })
+}
+
+fn entries(count: u64) -> String {
+    if count == 1 { "1 new entry".to_owned() } else { format!("{} new entries", show::count(count)) }
 }

@@ -118,7 +118,8 @@ pub(super) fn ingest(args: &IngestArgs, context: &Context) -> Result<(), CliErro
         return Err(CliError::new(Exit::Failed, "the ingest was cut off").hint("what was read before is stored"));
     }
     if !result.summary.is_clean() {
-        let troubled = result.summary.topics.iter().filter(|(_, found)| found.trouble.is_some() || found.unreadable > 0);
+        let troubled =
+            result.summary.topics.iter().filter(|(_, found)| found.trouble.is_some() || found.unreadable > 0);
         let names: Vec<&str> = troubled.map(|(topic, _)| topic.as_str()).collect();
         let mut error = CliError::new(Exit::Failed, "not everything in the source could be ingested");
         if names.is_empty() {
@@ -126,7 +127,9 @@ pub(super) fn ingest(args: &IngestArgs, context: &Context) -> Result<(), CliErro
         } else {
             error = error.cause(format!("trouble with {}", names.join(", ")));
         }
-        return Err(error.hint("the table above says what; see field by field with `tributary rules test --recording FILE`"));
+        return Err(
+            error.hint("the table above says what; see field by field with `tributary rules test --recording FILE`")
+        );
     }
     Ok(())
 }

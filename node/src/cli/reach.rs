@@ -158,7 +158,8 @@ pub(super) fn interruptible<T: Send>(
             Ok(())
         };
         let watched = block_on(watch);
-        let result = worker.join().map_err(|_| CliError::new(Exit::Failed, "the work ended unexpectedly; see the log"))?;
+        let result =
+            worker.join().map_err(|_| CliError::new(Exit::Failed, "the work ended unexpectedly; see the log"))?;
         watched.and(result)
     })
 }

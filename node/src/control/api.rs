@@ -4,17 +4,22 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tributary_protocol::ids::{DatasetId, Did, Hash, StreamId};
+use tributary_protocol::{
+    ids::{DatasetId, Did, Hash, StreamId},
+    keys::EncryptionPublicKey,
+};
 
 pub use super::catalog::{DatasetSummary, Feed, StreamSummary};
+pub use crate::machine::{IngestProgress, IngestSummary, LaneReport, Published, StreamReport, TopicSummary};
 pub use crate::{
-    buyer::{ExportFormat, ExportReport, ExportedFile, GrantInfo, PullProgress, PullReport, Report, Step, StepState, Verdict},
+    buyer::{
+        ExportFormat, ExportReport, ExportedFile, GrantInfo, PullProgress, PullReport, Report, Step, StepState, Verdict,
+    },
     service::{
         access::{Order, OrderRange, OrderState, Revocation},
         status::NodeStatus,
     },
 };
-pub use crate::machine::{IngestProgress, IngestSummary, LaneReport, Published, StreamReport, TopicSummary};
 
 /// What kind of problem, for programs. Commands end with the exit code of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -438,6 +443,18 @@ pub struct Imported {
     pub grants: u64,
     /// For which streams.
     pub streams: Vec<StreamId>,
+}
+
+/// Grant keys by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantRequest {
+    /// Who gets them.
+    pub buyer: Did,
+    /// The buyer's encryption key, which they are sealed to.
+    pub key: EncryptionPublicKey,
+    /// Which of this machine's data.
+    pub selection: SelectionRequest,
 }
 
 /// [`GrantFile::format`].

@@ -57,7 +57,9 @@ pub(super) async fn unsubscribe(
     let buyer = buyer(&api)?;
     let did: Did = match request.machine.parse() {
         Ok(did) => did,
-        Err(_) => request.machine.parse::<FeedLink>().map_err(|error| Problem::of(super::api::Code::Usage, &error))?.did,
+        Err(_) => {
+            request.machine.parse::<FeedLink>().map_err(|error| Problem::of(super::api::Code::Usage, &error))?.did
+        }
     };
     buyer.unfollow(&did).await?;
     Ok(Json(Empty {}))
@@ -176,7 +178,8 @@ pub(super) async fn fetch(State(api): State<Api>, Document(request): Document<Fe
 
 /// The grants of a file, decoded; what they prove is checked when they are opened.
 pub(crate) fn grants_of(file: &GrantFile) -> Result<Vec<Grant>, Problem> {
-    let bad = |what: &str| Problem::usage(format!("not a grant file: {what}")).hint("use one that `tributary grant` wrote");
+    let bad =
+        |what: &str| Problem::usage(format!("not a grant file: {what}")).hint("use one that `tributary grant` wrote");
     if file.format != super::api::GRANT_FILE {
         return Err(bad("its format is another one"));
     }

@@ -116,7 +116,7 @@ fn for_each_entry(store: &Store, log: &LogKey, from: u64, mut each: impl FnMut(S
 }
 
 /// The machines that the store has logs of.
-fn feeds(store: &Store) -> Result<Vec<Did>, StoreError> {
+pub(super) fn feeds(store: &Store) -> Result<Vec<Did>, StoreError> {
     let mut dids: Vec<Did> = store.logs(None)?.into_iter().map(|log| log.did).collect();
     dids.sort_unstable();
     dids.dedup();
@@ -306,8 +306,9 @@ pub(crate) fn find_dataset(store: &Store, text: &str) -> Result<DatasetSummary, 
     let well_formed =
         (MIN_PREFIX..=64).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if !well_formed {
-        return Err(Problem::usage(format!("{text:?} is no dataset id"))
-            .hint(format!("give its 64 hex digits, or at least the first {MIN_PREFIX}; `tributary dataset ls` shows them")));
+        return Err(Problem::usage(format!("{text:?} is no dataset id")).hint(format!(
+            "give its 64 hex digits, or at least the first {MIN_PREFIX}; `tributary dataset ls` shows them"
+        )));
     }
     let mut found: Option<DatasetSummary> = None;
     for did in feeds(store)? {

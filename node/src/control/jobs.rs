@@ -64,7 +64,8 @@ fn wanted<'a>(streams: &'a [StreamConfig], names: &[String]) -> Result<Vec<&'a S
     for name in names {
         let stream = streams.iter().find(|stream| stream.name() == name);
         found.push(stream.ok_or_else(|| {
-            Problem::not_found(format!("no stream {name:?} in the configuration")).hint(format!("there are: {}", known()))
+            Problem::not_found(format!("no stream {name:?} in the configuration"))
+                .hint(format!("there are: {}", known()))
         })?);
     }
     if names.is_empty() {

@@ -25,7 +25,7 @@ use super::{
     problem::no_machine,
     server::{Answer, Api, Document, blocking, body_stream, events},
 };
-use crate::ingest::{NdjsonSource, Source};
+use crate::ingest::Source;
 
 /// Orders that a list shows, newest first.
 const MAX_ORDERS: usize = 1024;
@@ -167,10 +167,7 @@ pub(super) async fn close(State(api): State<Api>, Document(request): Document<Cl
     Ok(Json(Closed { datasets }))
 }
 
-pub(super) async fn access_list(
-    State(api): State<Api>,
-    Document(request): Document<ListAccess>,
-) -> Answer<AccessList> {
+pub(super) async fn access_list(State(api): State<Api>, Document(request): Document<ListAccess>) -> Answer<AccessList> {
     let mut list = AccessList::default();
     if api.node.machine().is_some() {
         let access = api.node.access().clone();
@@ -230,7 +227,10 @@ pub(super) async fn deny(State(api): State<Api>, Document(request): Document<Dec
     Ok(Json(order.await?))
 }
 
-pub(super) async fn revoke(State(api): State<Api>, Document(request): Document<RevokeRequest>) -> Answer<Vec<Revocation>> {
+pub(super) async fn revoke(
+    State(api): State<Api>,
+    Document(request): Document<RevokeRequest>,
+) -> Answer<Vec<Revocation>> {
     let done = blocking(move || {
         let streams = if request.streams.is_empty() {
             api.node.config().streams.iter().map(|stream| stream.name().to_owned()).collect()

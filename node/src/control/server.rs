@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     api::{Code, Event, Problem},
-    buying, selling,
+    buying, granting, selling,
     socket::ControlListener,
     upkeep,
 };
@@ -39,7 +39,7 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 pub(super) struct Api {
     pub(super) node: Node,
     /// Cancelled by `/v1/shutdown`.
-    stop: CancellationToken,
+    quit: CancellationToken,
 }
 
 impl Problem {
@@ -174,6 +174,7 @@ fn routes(api: Api) -> Router {
         .route("/v1/access/request", post(buying::request))
         .route("/v1/access/fetch", post(buying::fetch))
         .route("/v1/access/import", post(buying::import))
+        .route("/v1/grant", post(granting::grant))
         .route("/v1/pull", post(buying::pull))
         .route("/v1/verify", post(buying::verify))
         .route("/v1/export", post(buying::export))
@@ -187,7 +188,10 @@ fn routes(api: Api) -> Router {
         // Lines are read as they come and never collected, so their number is not bounded.
         .route("/v1/ingest/lines", post(selling::ingest_lines).layer(DefaultBodyLimit::disable()))
         .merge(bounded)
-        .fallback(|| async { Problem::not_found("the control API has no such route").hint("is the command of the same version as the node?") })
+        .fallback(|| async {
+            Problem::not_found("the control API has no such route")
+                .hint("is the command of the same version as the node?")
+        })
         .method_not_allowed_fallback(|| async {
             let problem = Problem::usage("the control API does not know this method here");
             (StatusCode::METHOD_NOT_ALLOWED, Json(problem))
@@ -196,14 +200,14 @@ fn routes(api: Api) -> Router {
 }
 
 async fn shutdown(State(api): State<Api>) -> Json<super::api::Empty> {
-    api.stop.cancel();
+    api.quit.cancel();
     Json(super::api::Empty {})
 }
 
-/// Serves the control API of `node` until `stop` is cancelled, from outside or by a request. Requests under way get a moment
-/// to end.
-pub async fn serve(listener: &ControlListener, node: Node, stop: CancellationToken) {
-    let service = TowerToHyperService::new(routes(Api { node, stop: stop.clone() }));
+/// Serves the control API of `node` until `stop` is cancelled; requests under way then get a moment to end. A request to shut
+/// the node down cancels `quit`, and the caller does the rest.
+pub async fn serve(listener: &ControlListener, node: Node, stop: CancellationToken, quit: CancellationToken) {
+    let service = TowerToHyperService::new(routes(Api { node, quit }));
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     loop {

@@ -12,7 +12,10 @@ use tributary_protocol::{
     package::{DataPackage, MAX_LINE, TOPIC_KEY},
 };
 
-use super::{DemoError, plan::{Plan, Protected}};
+use super::{
+    DemoError,
+    plan::{Plan, Protected},
+};
 
 /// Counts the packages of each topic in `packages.ndjson`, and looks for protected fields there and in `data.mcap`.
 pub(super) fn outputs(out: &Path, plan: &Plan) -> Result<BTreeMap<String, u64>, DemoError> {
@@ -30,7 +33,8 @@ pub(super) fn outputs(out: &Path, plan: &Plan) -> Result<BTreeMap<String, u64>, 
             break;
         }
         let text = line.strip_suffix(b"\n").unwrap_or(&line);
-        let package = DataPackage::from_json(text).map_err(|error| DemoError::Wrong(format!("a line is no package: {error}")))?;
+        let package =
+            DataPackage::from_json(text).map_err(|error| DemoError::Wrong(format!("a line is no package: {error}")))?;
         let topic = package.payload.get(TOPIC_KEY).and_then(Value::as_str).unwrap_or_default().to_owned();
         for protected in plan.protected.iter().filter(|protected| protected.topic == topic) {
             check_field(&package.payload, protected)?;
@@ -74,9 +78,12 @@ fn check_field(payload: &Object, protected: &Protected) -> Result<(), DemoError>
 }
 
 fn no_secret(line: &[u8], protected: &Protected, file: &str) -> Result<(), DemoError> {
-    let found = protected.secrets.iter().find(|secret| line.windows(secret.len()).any(|part| part == secret.as_bytes()));
+    let found =
+        protected.secrets.iter().find(|secret| line.windows(secret.len()).any(|part| part == secret.as_bytes()));
     match found {
         None => Ok(()),
-        Some(_) => Err(DemoError::Wrong(format!("a value of {} of {} stands in {file}", protected.path, protected.topic))),
+        Some(_) => {
+            Err(DemoError::Wrong(format!("a value of {} of {} stands in {file}", protected.path, protected.topic)))
+        }
     }
 }

@@ -11,10 +11,7 @@ use tokio::process::{Child, Command};
 
 use super::{DemoError, PATIENCE, step};
 use crate::{
-    control::{
-        ControlClient,
-        api::Empty,
-    },
+    control::{ControlClient, api::Empty},
     home::{Home, InitOptions},
     service::status::NodeStatus,
 };

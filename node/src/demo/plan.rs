@@ -75,7 +75,8 @@ impl Plan {
     pub(super) fn make(recording: Option<&Path>, folder: &Path) -> Result<Self, DemoError> {
         let (path, own) = match recording {
             Some(path) => {
-                let path = std::path::absolute(path).map_err(|source| DemoError::Io { path: path.to_owned(), source })?;
+                let path =
+                    std::path::absolute(path).map_err(|source| DemoError::Io { path: path.to_owned(), source })?;
                 (path, false)
             }
             None => {
@@ -89,7 +90,8 @@ impl Plan {
         let protected = if own { RULES.iter().map(protect).collect() } else { Vec::new() };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut plan = Self { name, path: path.clone(), bytes, topics: BTreeMap::new(), protected };
-        let mut source = ingest::open(&path, &IngestOptions::default()).map_err(|error| unreadable(error.to_string()))?;
+        let mut source =
+            ingest::open(&path, &IngestOptions::default()).map_err(|error| unreadable(error.to_string()))?;
         while let Some(item) = source.next().map_err(|error| unreadable(error.to_string()))? {
             plan.note(item, own);
         }

@@ -1,0 +1,152 @@
+//! `tributary run`: the node in the foreground.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tributary_protocol::ids::Did;
+
+use super::{CliError, Context, Exit, reach::told};
+use crate::{
+    control::{
+        self, ControlListener,
+        api::{Code, Problem},
+    },
+    service::{Node, NodeOptions},
+};
+
+/// `tributary run`
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// The configuration [default: config.yaml in the home]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Override a key, such as store.quota=10GiB; can be given again
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// What is printed, one line each with `--json`.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum RunEvent<'a> {
+    /// The node listens, its streams take messages, and its control socket answers.
+    Ready {
+        did: Did,
+        peer_id: String,
+        /// The most useful feed link; missing without the role machine.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        link: Option<&'a str>,
+        links: &'a [String],
+        listen: Vec<String>,
+        control: PathBuf,
+        pid: u32,
+    },
+    /// It begins to stop.
+    Stopping { reason: &'a str },
+    /// It has stopped, and everything it took in is durable.
+    Stopped,
+}
+
+pub(super) fn run(args: &RunArgs, context: &Context) -> Result<(), CliError> {
+    let home = context.home()?;
+    let config = context.config(args.config.as_deref(), &args.set)?;
+    let socket = context.socket(&home, &config);
+    let options = NodeOptions { home, config, passphrase: context.passphrase()? };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::new(Exit::Failed, "the runtime could not be started").cause(error))?;
+    runtime.block_on(run_node(options, socket, context))
+}
+
+async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> Result<(), CliError> {
+    let output = context.output;
+    // Before anything is open: a signal that comes while the node starts must not find the default handler.
+    let failed = |error| CliError::new(Exit::Failed, "signals cannot be watched").cause(error);
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let node = Node::start(options).await.map_err(|error| match error {
+        crate::service::NodeError::Home(error) => CliError::from(*error),
+        other => told(other),
+    })?;
+    let listener = match ControlListener::bind(&socket).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            let _ = node.shutdown().await;
+            return Err(Problem::of(Code::Failed, &error).into());
+        }
+    };
+    let (stop, quit) = (CancellationToken::new(), CancellationToken::new());
+    let reason = {
+        let serving = control::serve(&listener, node.clone(), stop.clone(), quit.clone());
+        tokio::pin!(serving);
+        let links = node.links().await.map_err(|error| CliError::from(Problem::of(Code::Network, &error)))?;
+        let links: Vec<String> = links.iter().map(ToString::to_string).collect();
+        let listen = node.net().listen_addrs().await.unwrap_or_default().iter().map(ToString::to_string).collect();
+        let ready = RunEvent::Ready {
+            did: node.did(),
+            peer_id: node.net().peer_id().to_string(),
+            link: links.first().map(String::as_str),
+            links: &links,
+            listen,
+            control: socket.clone(),
+            pid: std::process::id(),
+        };
+        output.event(&ready, || human(&node, &links, &socket))?;
+        let reason = tokio::select! {
+            () = &mut serving => "the control socket ended",
+            () = quit.cancelled() => "it was asked to",
+            _ = interrupt.recv() => "interrupt",
+            _ = terminate.recv() => "terminate",
+        };
+        if output.is_json() {
+            output.event(&RunEvent::Stopping { reason }, String::new)?;
+        } else {
+            output.note("Stopping: sealing and storing what was taken in. Once more to stop at once.");
+        }
+        // Requests under way end with the node, and hear how.
+        let stopping = async {
+            let result = node.shutdown().await;
+            stop.cancel();
+            result
+        };
+        tokio::pin!(stopping);
+        let result = loop {
+            tokio::select! {
+                result = &mut stopping => break result,
+                () = &mut serving, if !stop.is_cancelled() => {}
+                _ = interrupt.recv() => {
+                    return Err(CliError::new(Exit::Failed, "the node was stopped at once")
+                        .hint("what was acknowledged is stored; the rest is read again by the next ingest"));
+                }
+            }
+        };
+        if reason != "the control socket ended" {
+            serving.await;
+        }
+        result
+    };
+    drop(listener);
+    reason.map_err(|error| CliError::from(Problem::of(Code::Failed, &error)))?;
+    if output.is_json() {
+        output.event(&RunEvent::Stopped, String::new)?;
+    } else {
+        output.note("Stopped.");
+    }
+    Ok(())
+}
+
+fn human(node: &Node, links: &[String], socket: &std::path::Path) -> String {
+    let mut text = format!("{} is running.\n", node.did());
+    if let Some(link) = links.first() {
+        text.push_str(&format!("\nGive this link to whoever should follow its feed:\n  {link}\n"));
+        if links.len() > 1 {
+            text.push_str("or, from elsewhere:\n");
+            links[1..].iter().for_each(|link| text.push_str(&format!("  {link}\n")));
+        }
+    }
+    text.push_str(&format!("\nCommands reach it through {}. Stop it with Ctrl-C.", socket.display()));
+    text
+}

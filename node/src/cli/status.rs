@@ -1,0 +1,104 @@
+//! `tributary status` and `tributary peers`: how the node stands.
+
+use super::{CliError, Context, Table, reach::block_on, show};
+use crate::control::api::NodeStatus;
+
+fn ask(context: &Context) -> Result<NodeStatus, CliError> {
+    let client = context.node()?;
+    block_on(async { Ok(client.get("/v1/status").await?) })
+}
+
+pub(super) fn status(context: &Context) -> Result<(), CliError> {
+    let status = ask(context)?;
+    context.output.document(&status, |out| {
+        let mut table = Table::new();
+        table
+            .row(["peaqID", &status.did.to_string()])
+            .row(["roles", &status.roles.join(", ")])
+            .row(["running for", &show::age(status.uptime_s.saturating_mul(1000))])
+            .row(["peers", &status.peers.len().to_string()])
+            .row(["version", &status.version]);
+        if let Some(incarnation) = status.incarnation {
+            table.row(["incarnation", &incarnation.to_string()]);
+        }
+        for link in &status.links {
+            table.row(["feed link", link]);
+        }
+        if status.pending_requests > 0 {
+            table.row(["waiting requests", &format!("{} (tributary access ls)", status.pending_requests)]);
+        }
+        let (chunks, used) = (show::count(status.store.chunks), show::bytes(status.store.used_bytes));
+        table.row(["store", &format!("{chunks} chunks, {used} on the disk")]);
+        let served = &status.served;
+        table.row(["served", &format!("{} chunks, {}", show::count(served.chunks), show::bytes(served.bytes))]);
+        table.write(out)?;
+        if !status.streams.is_empty() {
+            writeln!(out, "\nStreams:")?;
+            let mut table = Table::new();
+            table.row(["NAME", "ACCESS", "RECEIVED", "DROPPED", "REFUSED", "STORED", "CHUNKS", "WAITING"]);
+            for stream in &status.streams {
+                let lane = &stream.lane;
+                table.row([
+                    stream.name.clone(),
+                    stream.policy.clone(),
+                    show::count(lane.received),
+                    show::count(lane.dropped),
+                    show::count(lane.refused),
+                    show::count(lane.durable_packages),
+                    show::count(lane.chunks),
+                    show::count(lane.queued),
+                ]);
+            }
+            table.write(out)?;
+        }
+        if !status.followed.is_empty() {
+            writeln!(out, "\nFollowing:")?;
+            let mut table = Table::new();
+            table.row(["MACHINE", "LOGS", "ENTRIES", "BEHIND", "HEAD"]);
+            for feed in &status.followed {
+                let entries: u64 = feed.logs.iter().map(|log| log.entries).sum();
+                let behind: u64 =
+                    feed.logs.iter().map(|log| log.announced.unwrap_or(log.entries).saturating_sub(log.entries)).sum();
+                // The oldest one: a single log that stands still is what somebody would hide.
+                let head = feed.logs.iter().filter_map(|log| log.head_age_s).max();
+                table.row([
+                    feed.did.to_string(),
+                    feed.logs.len().to_string(),
+                    show::count(entries),
+                    show::count(behind),
+                    head.map_or_else(
+                        || "none yet".to_owned(),
+                        |age| format!("{} ago", show::age(age.saturating_mul(1000))),
+                    ),
+                ]);
+            }
+            table.write(out)?;
+        }
+        for warning in &status.warnings {
+            writeln!(out, "\nwarning: {}", warning.message)?;
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn peers(context: &Context) -> Result<(), CliError> {
+    let peers = ask(context)?.peers;
+    context.output.document(&peers, |out| {
+        if peers.is_empty() {
+            return writeln!(out, "No peer is connected.");
+        }
+        let mut table = Table::new();
+        table.row(["PEER", "ADDRESS", "OVER", "WHO", "ROUND TRIP", "SCORE"]);
+        for peer in &peers {
+            table.row([
+                peer.peer.clone(),
+                peer.addr.clone(),
+                peer.transport.clone(),
+                if peer.inbound { "dialled us" } else { "dialled by us" }.to_owned(),
+                peer.rtt_ms.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt} ms")),
+                format!("{:.0}", peer.score),
+            ]);
+        }
+        table.write(out)
+    })
+}
