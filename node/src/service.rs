@@ -214,7 +214,7 @@ impl Node {
                 access: Arc::clone(&access),
             };
             router::start(routes, events, &mut tasks);
-            keeper::start(&net, &store, buyer.as_ref(), &access, &config, &clock, &mut tasks);
+            keeper::start(&net, &store, buyer.as_ref(), &access, &config, did, &clock, &mut tasks);
             let ends = Ends { announcer, quiet, tasks, lock: Some(lock) };
             let inner = Inner {
                 home,
