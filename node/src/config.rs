@@ -30,8 +30,8 @@ pub use stream::{
     Access, ChunkConfig, CloseAfter, Compression, Mode, Overflow, Policy, QueueConfig, Retention, StreamConfig,
 };
 pub use tributary_protocol::rules::native::DefaultAction;
-pub use units::{show_bytes, show_duration};
 pub(crate) use units::{DURATION_FORM, parse_duration};
+pub use units::{show_bytes, show_duration};
 
 use reader::Section;
 use yaml::{MAX_BYTES, Node};

@@ -88,23 +88,16 @@ pub enum AccessCommand {
 #[derive(Debug, clap::Args)]
 pub struct GrantArgs {
     /// The buyer
-    #[arg(long = "to", value_name = "DID")]
+    #[arg(long, value_name = "DID")]
     buyer: Did,
     /// The buyer's encryption key, 64 hex digits, as their `tributary key show` prints it
     #[arg(long, value_name = "HEX")]
     key: EncryptionPublicKey,
     #[command(flatten)]
-    selection: GrantSelection,
+    selection: SelectionArgs,
     /// The file to write; the buyer takes it with `tributary access import`
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-}
-
-/// Which of this machine's data.
-#[derive(Debug, clap::Args)]
-struct GrantSelection {
-    #[command(flatten)]
-    selection: SelectionArgs,
 }
 
 fn wait(text: &str) -> Result<Duration, String> {
@@ -143,7 +136,11 @@ fn quote(selection: &SelectionArgs, context: &Context) -> Result<(), CliError> {
     let request = selection.request(system_clock()())?;
     let quote: QuoteInfo = block_on(async { Ok(client.post("/v1/access/quote", &request).await?) })?;
     context.output.document(&quote, |out| {
-        let price = if quote.amount == "0" { "nothing".to_owned() } else { format!("{} {} on {}", quote.amount, quote.token, quote.chain) };
+        let price = if quote.amount == "0" {
+            "nothing".to_owned()
+        } else {
+            format!("{} {} on {}", quote.amount, quote.token, quote.chain)
+        };
         let mut table = Table::new();
         table
             .row(["machine", &quote.machine.to_string()])
@@ -239,7 +236,9 @@ fn range(range: &OrderRange) -> String {
             let to = if *to_ms == u64::MAX { "now".to_owned() } else { show::time(*to_ms) };
             format!("stream {} from {} to {to}", show::short(stream), show::time(*from_ms))
         }
-        OrderRange::Positions { stream, epoch, .. } => format!("keys of epoch {epoch} of stream {}", show::short(stream)),
+        OrderRange::Positions { stream, epoch, .. } => {
+            format!("keys of epoch {epoch} of stream {}", show::short(stream))
+        }
         OrderRange::Live { stream, seconds } => {
             format!("stream {} for the next {}", show::short(stream), show::age(u64::from(*seconds) * 1000))
         }
@@ -263,7 +262,10 @@ fn revoke(buyer: Did, streams: &[String], now: bool, context: &Context) -> Resul
             writeln!(out, "{}: nothing more for {}{epoch}", revoked.stream, revoked.buyer)?;
         }
         if !now {
-            writeln!(out, "\nKeys that were granted stay good for their ranges. To end what was granted ahead, add --now.")?;
+            writeln!(
+                out,
+                "\nKeys that were granted stay good for their ranges. To end what was granted ahead, add --now."
+            )?;
         }
         Ok(())
     })
@@ -283,7 +285,9 @@ fn import(path: &std::path::Path, context: &Context) -> Result<(), CliError> {
     }
     let bytes = std::fs::read(path).map_err(read)?;
     let file: GrantFile = serde_json::from_slice(&bytes).map_err(|error| {
-        CliError::new(Exit::Usage, format!("{shown} is not a grant file")).cause(error).hint("use one that `tributary grant` wrote")
+        CliError::new(Exit::Usage, format!("{shown} is not a grant file"))
+            .cause(error)
+            .hint("use one that `tributary grant` wrote")
     })?;
     let imported: Imported = match context.running()? {
         Some(client) => block_on(async { Ok(client.post("/v1/access/import", &ImportRequest { file }).await?) })?,
@@ -305,7 +309,7 @@ fn import(path: &std::path::Path, context: &Context) -> Result<(), CliError> {
 
 pub(super) fn grant(args: &GrantArgs, context: &Context) -> Result<(), CliError> {
     let now_ms = system_clock()();
-    let selection = args.selection.selection.request(now_ms)?;
+    let selection = args.selection.request(now_ms)?;
     let request = GrantRequest { buyer: args.buyer, key: args.key, selection };
     let file: GrantFile = match context.running()? {
         Some(client) => block_on(async { Ok(client.post("/v1/grant", &request).await?) })?,

@@ -3,7 +3,12 @@
 use clap::Subcommand;
 use tributary_protocol::ids::Did;
 
-use super::{CliError, Context, Table, feed::all_feeds, reach::{block_on, told}, show};
+use super::{
+    CliError, Context, Table,
+    feed::all_feeds,
+    reach::{block_on, told},
+    show,
+};
 use crate::control::{
     self,
     api::{CloseRequest, Closed, DatasetDetail, DatasetSummary},
@@ -77,7 +82,10 @@ fn list(machine: Option<Did>, stream: Option<&str>, context: &Context) -> Result
         .collect();
     context.output.document(&datasets, |out| {
         if datasets.is_empty() {
-            return writeln!(out, "No datasets. A machine makes them with `tributary ingest`; a buyer sees those of the feeds it follows.");
+            return writeln!(
+                out,
+                "No datasets. A machine makes them with `tributary ingest`; a buyer sees those of the feeds it follows."
+            );
         }
         table(&datasets).write(out)
     })
@@ -111,7 +119,8 @@ fn show_one(dataset: &str, context: &Context) -> Result<(), CliError> {
         if let Some(root) = &found.merkle_root {
             table.row(["Merkle root", root]);
         }
-        let held = format!("{} of {}", show::count(detail.held_chunks.into()), show::some(found.chunks.into(), "chunk"));
+        let held =
+            format!("{} of {}", show::count(detail.held_chunks.into()), show::some(found.chunks.into(), "chunk"));
         table.row(["here", &format!("{held} ({})", show::bytes(detail.held_bytes))]);
         table.write(out)
     })

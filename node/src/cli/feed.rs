@@ -4,7 +4,11 @@ use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 use tributary_protocol::ids::Did;
 
-use super::{CliError, Context, Exit, Table, reach::{block_on, told}, show};
+use super::{
+    CliError, Context, Exit, Table,
+    reach::{block_on, told},
+    show,
+};
 use crate::control::{
     self, Feed,
     api::{Empty, FeedChange, FollowFeedRequest, Following, SubscribeRequest, UnsubscribeRequest},
@@ -117,7 +121,8 @@ fn show_one(machine: Option<Did>, context: &Context) -> Result<(), CliError> {
         None => feeds.iter().position(|feed| feed.machine == own),
     };
     let Some(at) = at else {
-        let what = machine.map_or_else(|| "no feed is named".to_owned(), |machine| format!("nothing of {machine} is known here"));
+        let what = machine
+            .map_or_else(|| "no feed is named".to_owned(), |machine| format!("nothing of {machine} is known here"));
         return Err(CliError::new(Exit::NotFound, what)
             .hint("list feeds with `tributary feed ls`; follow one with `tributary subscribe LINK`"));
     };

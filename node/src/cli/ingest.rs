@@ -86,7 +86,13 @@ pub(super) fn ingest(args: &IngestArgs, context: &Context) -> Result<(), CliErro
                 let streams = &offline.config.streams;
                 let result = run_ingest(&machine, streams, &request, input, &cancel, progress).map_err(told);
                 // Whatever was read is sealed and durable before the command ends.
-                machine.shutdown().map_err(told).and(result)
+                let ended = machine.shutdown().map_err(told);
+                match result {
+                    // The summary names the streams that stopped, and why.
+                    Ok(result) if !result.summary.is_clean() => Ok(result),
+                    Ok(result) => ended.map(|()| result),
+                    Err(error) => Err(error),
+                }
             });
             drop(machine);
             offline.close()?;
@@ -118,7 +124,8 @@ pub(super) fn ingest(args: &IngestArgs, context: &Context) -> Result<(), CliErro
         return Err(CliError::new(Exit::Failed, "the ingest was cut off").hint("what was read before is stored"));
     }
     if !result.summary.is_clean() {
-        let troubled = result.summary.topics.iter().filter(|(_, found)| found.trouble.is_some() || found.unreadable > 0);
+        let troubled =
+            result.summary.topics.iter().filter(|(_, found)| found.trouble.is_some() || found.unreadable > 0);
         let names: Vec<&str> = troubled.map(|(topic, _)| topic.as_str()).collect();
         let mut error = CliError::new(Exit::Failed, "not everything in the source could be ingested");
         if names.is_empty() {
@@ -126,7 +133,9 @@ pub(super) fn ingest(args: &IngestArgs, context: &Context) -> Result<(), CliErro
         } else {
             error = error.cause(format!("trouble with {}", names.join(", ")));
         }
-        return Err(error.hint("the table above says what; see field by field with `tributary rules test --recording FILE`"));
+        return Err(
+            error.hint("the table above says what; see field by field with `tributary rules test --recording FILE`")
+        );
     }
     Ok(())
 }

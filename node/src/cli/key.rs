@@ -187,7 +187,11 @@ fn bind(owner_key: Option<&std::path::Path>, incarnation: bool, context: &Contex
     let now_ms = system_clock()();
     let signed = rebind(&offline.home, &keys, &offline.store, &owner.identity, incarnation, now_ms).map_err(told)?;
     offline.close()?;
-    let what = if incarnation { "A new incarnation begins with the next start of the node." } else { "The keys are bound anew." };
+    let what = if incarnation {
+        "A new incarnation begins with the next start of the node."
+    } else {
+        "The keys are bound anew."
+    };
     bound_report(&signed, what, context)
 }
 

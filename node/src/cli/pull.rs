@@ -84,9 +84,18 @@ pub(super) fn pull(args: &PullArgs, context: &Context) -> Result<(), CliError> {
     bar.finish_and_clear();
     context.output.document(&report, |out| {
         let (chunks, size) = (show::some(report.chunks, "chunk"), show::bytes(report.bytes));
-        writeln!(out, "Pulled {chunks} ({size}) in {:.1} s; {} were here already.", report.seconds, show::count(report.skipped))?;
+        writeln!(
+            out,
+            "Pulled {chunks} ({size}) in {:.1} s; {} were here already.",
+            report.seconds,
+            show::count(report.skipped)
+        )?;
         if report.not_granted > 0 {
-            writeln!(out, "{} were not asked for: their keys were not granted.", show::some(report.not_granted, "chunk"))?;
+            writeln!(
+                out,
+                "{} were not asked for: their keys were not granted.",
+                show::some(report.not_granted, "chunk")
+            )?;
         }
         writeln!(out, "\nNext: check them with `tributary verify`, write them into files with `tributary export`.")
     })
@@ -139,7 +148,9 @@ pub(super) fn verify(args: &VerifyArgs, context: &Context) -> Result<(), CliErro
     match report.verdict {
         Verdict::Proven => Ok(()),
         Verdict::Consistent => Err(CliError::new(Exit::VerificationFailed, "the origin of the data is not proven")
-            .hint("follow the machine with `tributary subscribe LINK`, so that its key bindings come, and verify again")),
+            .hint(
+                "follow the machine with `tributary subscribe LINK`, so that its key bindings come, and verify again",
+            )),
         Verdict::Broken => {
             let mut error = CliError::new(Exit::VerificationFailed, format!("dataset {} is broken", report.dataset));
             error.cause = report.first_failure;
@@ -173,7 +184,8 @@ pub(super) fn export(args: &ExportArgs, context: &Context) -> Result<(), CliErro
     bar.finish_and_clear();
     context.output.document(&result, |out| {
         for exported in &result.datasets {
-            let (packages, size) = (show::some(exported.report.packages, "package"), show::bytes(exported.report.bytes));
+            let (packages, size) =
+                (show::some(exported.report.packages, "package"), show::bytes(exported.report.bytes));
             writeln!(out, "dataset {}: {packages}, {size}", exported.dataset)?;
             for file in &exported.report.files {
                 writeln!(out, "  {} ({})", file.path.display(), show::bytes(file.bytes))?;

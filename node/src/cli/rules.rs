@@ -6,12 +6,7 @@ use clap::Subcommand;
 use serde::Serialize;
 use tributary_protocol::rules::{Action, native::NativeRules};
 
-use super::{
-    CliError, Context, Exit, Table,
-    ingest::absolute,
-    reach::told,
-    show,
-};
+use super::{CliError, Context, Exit, Table, ingest::absolute, reach::told, show};
 use crate::{
     config::{Config, Mode},
     control::{api::IngestRequest, ingest_options},

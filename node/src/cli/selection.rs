@@ -56,8 +56,9 @@ impl SelectionArgs {
     /// The selection, `now_ms` being now.
     pub(super) fn request(&self, now_ms: u64) -> Result<SelectionRequest, CliError> {
         if self.dataset.is_empty() && self.stream.is_empty() {
-            return Err(CliError::new(Exit::Usage, "no data are named")
-                .hint("name a dataset with --dataset ID, or a stream with --stream NAME; `tributary dataset ls` shows both"));
+            return Err(CliError::new(Exit::Usage, "no data are named").hint(
+                "name a dataset with --dataset ID, or a stream with --stream NAME; `tributary dataset ls` shows both",
+            ));
         }
         let (mut from_ms, to_ms) = (self.from, self.to);
         if let Some(last) = self.last {
@@ -71,7 +72,8 @@ impl SelectionArgs {
         let live_seconds = match self.live {
             None => None,
             Some(live) => Some(u32::try_from(live.as_secs()).ok().filter(|seconds| *seconds > 0).ok_or_else(|| {
-                CliError::new(Exit::Usage, "--live is not a number of seconds that can be granted").hint("give 1s to 7d")
+                CliError::new(Exit::Usage, "--live is not a number of seconds that can be granted")
+                    .hint("give 1s to 7d")
             })?),
         };
         Ok(SelectionRequest {

@@ -66,7 +66,10 @@ pub(super) fn status(context: &Context) -> Result<(), CliError> {
                     feed.logs.len().to_string(),
                     show::count(entries),
                     show::count(behind),
-                    head.map_or_else(|| "none yet".to_owned(), |age| format!("{} ago", show::age(age.saturating_mul(1000)))),
+                    head.map_or_else(
+                        || "none yet".to_owned(),
+                        |age| format!("{} ago", show::age(age.saturating_mul(1000))),
+                    ),
                 ]);
             }
             table.write(out)?;

@@ -61,9 +61,7 @@ pub(super) fn run(command: &StoreCommand, context: &Context) -> Result<(), CliEr
 
 fn check(repair: bool, context: &Context) -> Result<(), CliError> {
     let report: StoreCheck = match context.running()? {
-        Some(client) => {
-            block_on(async { Ok(client.post("/v1/store/check", &CheckRequest { repair }).await?) })?
-        }
+        Some(client) => block_on(async { Ok(client.post("/v1/store/check", &CheckRequest { repair }).await?) })?,
         None => {
             let offline = context.offline()?;
             let report = store_check(&offline.store, repair).map_err(CliError::from)?;

@@ -10,14 +10,16 @@ use tributary_protocol::{
 };
 
 pub use super::catalog::{DatasetSummary, Feed, StreamSummary};
+pub use crate::machine::{IngestProgress, IngestSummary, LaneReport, Published, StreamReport, TopicSummary};
 pub use crate::{
-    buyer::{ExportFormat, ExportReport, ExportedFile, GrantInfo, PullProgress, PullReport, Report, Step, StepState, Verdict},
+    buyer::{
+        ExportFormat, ExportReport, ExportedFile, GrantInfo, PullProgress, PullReport, Report, Step, StepState, Verdict,
+    },
     service::{
         access::{Order, OrderRange, OrderState, Revocation},
         status::NodeStatus,
     },
 };
-pub use crate::machine::{IngestProgress, IngestSummary, LaneReport, Published, StreamReport, TopicSummary};
 
 /// What kind of problem, for programs. Commands end with the exit code of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

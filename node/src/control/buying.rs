@@ -57,7 +57,9 @@ pub(super) async fn unsubscribe(
     let buyer = buyer(&api)?;
     let did: Did = match request.machine.parse() {
         Ok(did) => did,
-        Err(_) => request.machine.parse::<FeedLink>().map_err(|error| Problem::of(super::api::Code::Usage, &error))?.did,
+        Err(_) => {
+            request.machine.parse::<FeedLink>().map_err(|error| Problem::of(super::api::Code::Usage, &error))?.did
+        }
     };
     buyer.unfollow(&did).await?;
     Ok(Json(Empty {}))
@@ -77,7 +79,7 @@ pub(super) async fn watch(State(api): State<Api>, Document(request): Document<Fo
                     Err(RecvError::Closed) => break,
                 },
             };
-            let Some(change) = told(&api, change).await? else { continue };
+            let change = told(&api, change).await?;
             if request.machine.is_some_and(|machine| machine != change.machine) {
                 continue;
             }
@@ -90,8 +92,8 @@ pub(super) async fn watch(State(api): State<Api>, Document(request): Document<Fo
     })
 }
 
-async fn told(api: &Api, event: FeedEvent) -> Result<Option<FeedChange>, Problem> {
-    Ok(Some(match event {
+async fn told(api: &Api, event: FeedEvent) -> Result<FeedChange, Problem> {
+    Ok(match event {
         FeedEvent::Entries { did, log, first, count, .. } => {
             let stream = match log.stream() {
                 None => None,
@@ -105,10 +107,7 @@ async fn told(api: &Api, event: FeedEvent) -> Result<Option<FeedChange>, Problem
         FeedEvent::Equivocation { did } => {
             FeedChange { what: "equivocation".to_owned(), machine: did, stream: None, first: 0, count: 0 }
         }
-        // A later version may tell more.
-        #[allow(unreachable_patterns, reason = "the enum may grow")]
-        _ => return Ok(None),
-    }))
+    })
 }
 
 fn stream_name(store: &Store, did: &Did, id: &tributary_protocol::ids::StreamId) -> Result<String, Problem> {
@@ -176,7 +175,8 @@ pub(super) async fn fetch(State(api): State<Api>, Document(request): Document<Fe
 
 /// The grants of a file, decoded; what they prove is checked when they are opened.
 pub(crate) fn grants_of(file: &GrantFile) -> Result<Vec<Grant>, Problem> {
-    let bad = |what: &str| Problem::usage(format!("not a grant file: {what}")).hint("use one that `tributary grant` wrote");
+    let bad =
+        |what: &str| Problem::usage(format!("not a grant file: {what}")).hint("use one that `tributary grant` wrote");
     if file.format != super::api::GRANT_FILE {
         return Err(bad("its format is another one"));
     }

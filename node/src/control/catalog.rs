@@ -306,8 +306,9 @@ pub(crate) fn find_dataset(store: &Store, text: &str) -> Result<DatasetSummary, 
     let well_formed =
         (MIN_PREFIX..=64).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if !well_formed {
-        return Err(Problem::usage(format!("{text:?} is no dataset id"))
-            .hint(format!("give its 64 hex digits, or at least the first {MIN_PREFIX}; `tributary dataset ls` shows them")));
+        return Err(Problem::usage(format!("{text:?} is no dataset id")).hint(format!(
+            "give its 64 hex digits, or at least the first {MIN_PREFIX}; `tributary dataset ls` shows them"
+        )));
     }
     let mut found: Option<DatasetSummary> = None;
     for did in feeds(store)? {

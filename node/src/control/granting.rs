@@ -19,7 +19,12 @@ use crate::machine::{Machine, stored_bindings};
 const LIFE_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 
 /// Issues the grants of a request, signed by the machine. Blocks.
-pub(crate) fn issue(machine: &Machine, store: &Store, request: &GrantRequest, now_ms: u64) -> Result<GrantFile, Problem> {
+pub(crate) fn issue(
+    machine: &Machine,
+    store: &Store,
+    request: &GrantRequest,
+    now_ms: u64,
+) -> Result<GrantFile, Problem> {
     if let Some(reason) = machine.displaced() {
         return Err(Problem::new(Code::Failed, "nothing is granted while the machine must not publish").cause(reason));
     }

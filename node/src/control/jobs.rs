@@ -64,13 +64,14 @@ fn wanted<'a>(streams: &'a [StreamConfig], names: &[String]) -> Result<Vec<&'a S
     for name in names {
         let stream = streams.iter().find(|stream| stream.name() == name);
         found.push(stream.ok_or_else(|| {
-            Problem::not_found(format!("no stream {name:?} in the configuration")).hint(format!("there are: {}", known()))
+            Problem::not_found(format!("no stream {name:?} in the configuration"))
+                .hint(format!("there are: {}", known()))
         })?);
     }
     if names.is_empty() {
         found.extend(streams);
     }
-    for stream in found.iter().filter(|stream| !names.is_empty() && stream.mode == Mode::File) {
+    if let Some(stream) = found.iter().find(|stream| !names.is_empty() && stream.mode == Mode::File) {
         return Err(Problem::usage(format!("the stream {} takes files, not messages", stream.name()))
             .hint(format!("run `tributary publish FILE --stream {}`", stream.name())));
     }

@@ -127,12 +127,11 @@ impl From<MachineError> for Problem {
             MachineError::Selection(error) => error.into(),
             MachineError::Rules { .. } => Self::of(Code::Usage, &error),
             // "…; what follows. Run `…`" is one sentence of cause and one of advice.
-            MachineError::Displaced { ref reason, incarnation } => Self::new(
-                Code::Failed,
-                format!("this home must not publish any more in incarnation {incarnation}"),
-            )
-            .cause(reason)
-            .hint("start the next incarnation with `tributary key bind --incarnation --owner-key FILE`"),
+            MachineError::Displaced { ref reason, incarnation } => {
+                Self::new(Code::Failed, format!("this home must not publish any more in incarnation {incarnation}"))
+                    .cause(reason)
+                    .hint("start the next incarnation with `tributary key bind --incarnation --owner-key FILE`")
+            }
             _ => Self::of(Code::Failed, &error),
         }
     }
@@ -214,11 +213,16 @@ impl From<FollowError> for Problem {
     fn from(error: FollowError) -> Self {
         match &error {
             FollowError::Dial { .. } | FollowError::Request { .. } | FollowError::Busy { .. } => {
-                Self::of(Code::Network, &error).hint("is the machine's node running, and reachable at the address of its link?")
+                Self::of(Code::Network, &error)
+                    .hint("is the machine's node running, and reachable at the address of its link?")
             }
-            FollowError::Offline | FollowError::NoAddress(_) | FollowError::Closed(_) => Self::of(Code::Network, &error),
+            FollowError::Offline | FollowError::NoAddress(_) | FollowError::Closed(_) => {
+                Self::of(Code::Network, &error)
+            }
             FollowError::Unknown { .. } => Self::of(Code::NotFound, &error),
-            FollowError::Myself(_) | FollowError::Streams | FollowError::TooManyFeeds(_) => Self::of(Code::Usage, &error),
+            FollowError::Myself(_) | FollowError::Streams | FollowError::TooManyFeeds(_) => {
+                Self::of(Code::Usage, &error)
+            }
             FollowError::Chain { .. }
             | FollowError::NotTheMachine { .. }
             | FollowError::BadEntry { .. }
@@ -267,8 +271,10 @@ impl From<PullJobError> for Problem {
                 Self::of(Code::AccessDenied, &error).hint("ask for it with `tributary access request`")
             }
             PullJobError::NotFound { .. } | PullJobError::Missing { .. } => Self::of(Code::NotFound, &error),
-            PullJobError::WrongBytes { .. } | PullJobError::Unreadable { .. } => Self::of(Code::VerificationFailed, &error)
-                .hint("nothing of it was kept; tell the machine's operator, or pull from another provider"),
+            PullJobError::WrongBytes { .. } | PullJobError::Unreadable { .. } => {
+                Self::of(Code::VerificationFailed, &error)
+                    .hint("nothing of it was kept; tell the machine's operator, or pull from another provider")
+            }
             PullJobError::Broken { .. } => Self::of(Code::Network, &error),
         }
     }
@@ -288,7 +294,9 @@ fn of_content(error: &ContentError, whole: &dyn Error) -> Problem {
         ContentError::NotFound(_) => Code::NotFound,
         ContentError::NotGranted { .. } => Code::AccessDenied,
         ContentError::Missing { .. } => Code::NotFound,
-        ContentError::Open { .. } | ContentError::Unpack { .. } | ContentError::Record { .. } => Code::VerificationFailed,
+        ContentError::Open { .. } | ContentError::Unpack { .. } | ContentError::Record { .. } => {
+            Code::VerificationFailed
+        }
         ContentError::Store(StoreError::Damaged { .. }) => Code::VerificationFailed,
         _ => Code::Failed,
     };

@@ -36,7 +36,8 @@ impl Target {
         let mut machine = request.machine;
         for dataset in &datasets {
             if machine.is_some_and(|machine| machine != dataset.machine) {
-                return Err(Problem::usage("the datasets are of different machines").hint("name those of one machine at a time"));
+                return Err(Problem::usage("the datasets are of different machines")
+                    .hint("name those of one machine at a time"));
             }
             machine = Some(dataset.machine);
         }

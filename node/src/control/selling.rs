@@ -81,8 +81,12 @@ pub(super) async fn ingest_lines(State(api): State<Api>, request: Request) -> Re
         let lines: Box<dyn Read + Send> = Box::new(Parts { receiver, part: Bytes::new() });
         let source = jobs::open_source(&streams, &request, Some(lines))?;
         let work = run_ingest(&api, source, request, move |event| progress.tell(event));
-        let ((), result) = futures::join!(feed, work);
-        result
+        tokio::pin!(work);
+        // Work that ends before the lines do does not wait for them.
+        tokio::select! {
+            result = &mut work => result,
+            () = feed => work.await,
+        }
     })
 }
 
@@ -167,10 +171,7 @@ pub(super) async fn close(State(api): State<Api>, Document(request): Document<Cl
     Ok(Json(Closed { datasets }))
 }
 
-pub(super) async fn access_list(
-    State(api): State<Api>,
-    Document(request): Document<ListAccess>,
-) -> Answer<AccessList> {
+pub(super) async fn access_list(State(api): State<Api>, Document(request): Document<ListAccess>) -> Answer<AccessList> {
     let mut list = AccessList::default();
     if api.node.machine().is_some() {
         let access = api.node.access().clone();
@@ -230,7 +231,10 @@ pub(super) async fn deny(State(api): State<Api>, Document(request): Document<Dec
     Ok(Json(order.await?))
 }
 
-pub(super) async fn revoke(State(api): State<Api>, Document(request): Document<RevokeRequest>) -> Answer<Vec<Revocation>> {
+pub(super) async fn revoke(
+    State(api): State<Api>,
+    Document(request): Document<RevokeRequest>,
+) -> Answer<Vec<Revocation>> {
     let done = blocking(move || {
         let streams = if request.streams.is_empty() {
             api.node.config().streams.iter().map(|stream| stream.name().to_owned()).collect()

@@ -188,7 +188,10 @@ fn routes(api: Api) -> Router {
         // Lines are read as they come and never collected, so their number is not bounded.
         .route("/v1/ingest/lines", post(selling::ingest_lines).layer(DefaultBodyLimit::disable()))
         .merge(bounded)
-        .fallback(|| async { Problem::not_found("the control API has no such route").hint("is the command of the same version as the node?") })
+        .fallback(|| async {
+            Problem::not_found("the control API has no such route")
+                .hint("is the command of the same version as the node?")
+        })
         .method_not_allowed_fallback(|| async {
             let problem = Problem::usage("the control API does not know this method here");
             (StatusCode::METHOD_NOT_ALLOWED, Json(problem))

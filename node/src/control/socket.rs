@@ -116,7 +116,9 @@ async fn remove_stale(path: &Path) -> Result<(), SocketError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(io("look at")(error)),
-        Ok(metadata) if !metadata.file_type().is_socket() => return Err(SocketError::Occupied { path: path.to_owned() }),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(SocketError::Occupied { path: path.to_owned() });
+        }
         Ok(_) => {}
     }
     match UnixStream::connect(path).await {
