@@ -147,8 +147,10 @@ pub struct DemoReport {
     pub entries: u64,
     /// Grants the buyer received.
     pub grants: u64,
-    /// Chunks pulled.
+    /// Chunks pulled from the machine.
     pub pulled_chunks: u64,
+    /// Small chunks that had come with the feed already.
+    pub attached_chunks: u64,
     /// Bytes pulled.
     pub pulled_bytes: u64,
     /// Seconds of pulling.
@@ -253,18 +255,17 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
             }
             (Err(source), _) => return Err(DemoError::Step { step: "pull", source }),
         };
-        pulled.chunks += part.chunks + part.skipped;
+        pulled.chunks += part.chunks;
+        pulled.skipped += part.skipped;
         pulled.bytes += part.bytes;
     }
     if flipped.is_some() {
         return Err(DemoError::TamperUnnoticed);
     }
     let pull_seconds = pulling.elapsed().as_secs_f64();
-    say(&format!(
-        "pull        {} chunks, {}; each checked against its signed record",
-        pulled.chunks,
-        size(pulled.bytes)
-    ));
+    let PullReport { chunks, bytes, skipped, .. } = pulled;
+    let more = if skipped > 0 { format!(" ({skipped} small ones had come with the feed)") } else { String::new() };
+    say(&format!("pull        {chunks} chunks, {}, each checked against its signed record{more}", size(bytes)));
 
     let (mut proven, mut packages) = (0, 0);
     for dataset in &ingested.closed {
@@ -316,6 +317,7 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
         entries: followed_entries(&buyer.status().await?, machine_did),
         grants,
         pulled_chunks: pulled.chunks,
+        attached_chunks: pulled.skipped,
         pulled_bytes: pulled.bytes,
         pull_seconds,
         proven,
@@ -368,7 +370,7 @@ fn step<T>(step: &'static str, result: Result<T, ClientError>) -> Result<T, Demo
 /// A size as people say it.
 #[must_use]
 pub fn size(bytes: u64) -> String {
-    crate::config::show_bytes(bytes)
+    indicatif::HumanBytes(bytes).to_string()
 }
 
 /// Whether a path lies under another one; for messages that name outputs.

@@ -70,7 +70,8 @@ fn summary(report: &DemoReport) -> String {
         text.push_str(&format!("  {topic:width$}  {:>8}  {:>8}  {note}\n", line.recorded, line.arrived));
     }
     let DemoReport { messages, ingest_seconds, protected_values, chunks, sealed_bytes, datasets, entries, .. } = report;
-    let DemoReport { grants, pulled_chunks, pulled_bytes, pull_seconds, proven, packages, seconds, .. } = report;
+    let DemoReport { grants, pulled_chunks, attached_chunks, pulled_bytes, pull_seconds, proven, packages, .. } =
+        report;
     let lines = [
         ("ingested", format!("{messages} messages of {} in {ingest_seconds:.2} s", size(report.recording_bytes))),
         ("protected", format!("{protected_values} values removed or replaced by the owner's rules, before signing")),
@@ -85,7 +86,11 @@ fn summary(report: &DemoReport) -> String {
         ("granted", format!("{grants} grants, sealed to the buyer's key")),
         (
             "pulled",
-            format!("{pulled_chunks} chunks, {} at {}", size(*pulled_bytes), rate(*pulled_bytes, *pull_seconds)),
+            format!(
+                "{pulled_chunks} chunks, {} at {}; {attached_chunks} small ones had come with the feed",
+                size(*pulled_bytes),
+                rate(*pulled_bytes, *pull_seconds)
+            ),
         ),
         ("verified", format!("{proven} datasets, {packages} packages: proven from {} down", report.machine)),
     ];
@@ -99,7 +104,8 @@ fn summary(report: &DemoReport) -> String {
         text.push_str(&format!("  {} ({})\n", shown(file), size(bytes)));
     }
     text.push_str(&format!(
-        "\nOpen data.mcap in Foxglove. All of it took {seconds:.1} s, and no packet left this machine.\n"
+        "\nOpen data.mcap in Foxglove. All of it took {:.1} s, and no packet left this machine.\n",
+        report.seconds
     ));
     text
 }

@@ -157,13 +157,14 @@ impl Table {
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for row in &self.rows {
+            let mut line = String::new();
             for (i, cell) in row.iter().enumerate() {
-                if i + 1 == row.len() {
-                    writeln!(out, "{cell}")?;
-                } else {
-                    write!(out, "{cell:width$}  ", width = widths[i])?;
+                line.push_str(cell);
+                if i + 1 < row.len() {
+                    line.extend(std::iter::repeat_n(' ', widths[i] + 2 - cell.chars().count()));
                 }
             }
+            writeln!(out, "{}", line.trim_end())?;
         }
         Ok(())
     }
@@ -176,7 +177,7 @@ mod tests {
     #[test]
     fn a_table_is_aligned_and_has_no_trailing_blanks() {
         let mut out = Vec::new();
-        Table::new().row(["a", "1"]).row(["long", "2"]).write(&mut out).expect("a vector takes everything");
-        assert_eq!(String::from_utf8_lossy(&out), "a     1\nlong  2\n");
+        Table::new().row(["a", "1"]).row(["long", "2"]).row(["x", ""]).write(&mut out).expect("a vector takes everything");
+        assert_eq!(String::from_utf8_lossy(&out), "a     1\nlong  2\nx\n");
     }
 }

@@ -94,7 +94,8 @@ impl Offline {
 impl Context {
     /// Where the control socket is.
     pub(super) fn socket(&self, home: &Home, config: &Config) -> PathBuf {
-        config.control.socket.clone().unwrap_or_else(|| home.control_path())
+        let path = config.control.socket.clone().unwrap_or_else(|| home.control_path());
+        std::path::absolute(&path).unwrap_or(path)
     }
 
     /// The running node, if there is one.

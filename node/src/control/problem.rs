@@ -19,7 +19,8 @@ pub(super) fn causes(error: &dyn Error) -> Option<String> {
     let mut out: Vec<String> = Vec::new();
     let mut next = error.source();
     while let Some(source) = next {
-        let text = source.to_string();
+        // Some libraries lay their lists out in lines.
+        let text = source.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         // Transparent errors and those that quote their source would say everything twice.
         if !told.contains(&text) {
             out.push(text.clone());
@@ -275,7 +276,6 @@ impl From<PullJobError> for Problem {
                     .hint("nothing of it was kept; tell the machine's operator, or pull from another provider")
             }
             PullJobError::Broken { .. } => Self::of(Code::Network, &error),
-            _ => Self::of(Code::Failed, &error),
         }
     }
 }
@@ -285,7 +285,6 @@ impl From<VerifyError> for Problem {
         match error {
             VerifyError::Buyer(error) => error.into(),
             VerifyError::NotFound(_) => Self::of(Code::NotFound, &error),
-            _ => Self::of(Code::Failed, &error),
         }
     }
 }

@@ -10,7 +10,7 @@ use rustix::fs::{Mode, fchmod};
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 
 /// The longest path a Unix socket can have on Linux, bytes.
-pub const MAX_SOCKET_PATH: usize = 107;
+const MAX_SOCKET_PATH: usize = 107;
 /// Connections that may wait.
 const BACKLOG: u32 = 64;
 

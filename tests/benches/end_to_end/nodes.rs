@@ -21,7 +21,6 @@ network: { listen: [/ip4/127.0.0.1/tcp/0] }
 streams:
   - topic: recordings
     mode: file
-    close_after: { bytes: 8GiB }
     access: { policy: free }
 ";
 const BUYER: &str = "\
@@ -76,8 +75,7 @@ impl Node {
             .unwrap();
         let mut node = Self { child, client: ControlClient::new(home.control_path()), home: path.to_owned() };
         for _ in 0..ATTEMPTS {
-            let status = node.client.get::<Value>("/v1/status").await;
-            if status.is_ok_and(|status| status["links"].as_array().is_some_and(|links| !links.is_empty())) {
+            if node.client.get::<Value>("/v1/status").await.is_ok() {
                 return node;
             }
             if node.child.try_wait().unwrap().is_some() {
@@ -113,19 +111,25 @@ impl Node {
 
     /// How others find this node.
     pub(crate) async fn link(&self) -> String {
-        self.get("/v1/status").await["links"][0].as_str().unwrap().to_owned()
+        self.eventually("listen", "/v1/status", |status| status["links"][0].as_str().map(str::to_owned)).await
     }
 
-    /// The dataset of the stream, once it is known here with all its chunks.
+    /// The dataset that was published, once it is known here as a whole.
     pub(crate) async fn dataset(&self) -> String {
+        let closed = |datasets: &Value| datasets[0]["closed"] == true;
+        let id = |datasets: &Value| datasets[0]["dataset"].as_str().filter(|_| closed(datasets)).map(str::to_owned);
+        self.eventually("hear of the dataset", "/v1/datasets", id).await
+    }
+
+    /// Asks until the answer has what is looked for.
+    async fn eventually(&self, what: &str, route: &str, find: impl Fn(&Value) -> Option<String>) -> String {
         for _ in 0..ATTEMPTS {
-            let datasets = self.get("/v1/datasets").await;
-            if let Some(id) = datasets[0]["dataset"].as_str() {
-                return id.to_owned();
+            if let Some(found) = find(&self.get(route).await) {
+                return found;
             }
             tokio::time::sleep(WAIT).await;
         }
-        self.fail("does not hear of the dataset")
+        self.fail(&format!("does not {what}"))
     }
 
     /// Ends the node as its operator would.

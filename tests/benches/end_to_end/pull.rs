@@ -78,7 +78,7 @@ async fn buy(program: &Path, home: &Path, seller: &Seller, check: bool) -> Bough
     let cpu = std::array::from_fn(|i| (after[i].0 - before[i].0, after[i].1 - before[i].1));
 
     let out = home.join("out");
-    let request = json!({ "selection": selection, "formats": ["file"], "out": out });
+    let request = json!({ "selection": selection, "out": out });
     let (export_seconds, _) = clock(buyer.work("/v1/export", request)).await;
     if check {
         let exported = find_file(&out, seller.bytes);

@@ -1,0 +1,12 @@
+//! The commands end to end: real processes, real sockets, loopback only.
+
+#[path = "cli_suite/control.rs"]
+mod control;
+#[path = "cli_suite/life.rs"]
+mod life;
+#[path = "cli_suite/offline.rs"]
+mod offline;
+#[path = "cli_suite/support.rs"]
+mod support;
+#[path = "cli_suite/trade.rs"]
+mod trade;
