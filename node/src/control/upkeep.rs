@@ -66,14 +66,7 @@ pub(crate) fn store_gc(
 ) -> Result<GcResult, Problem> {
     let Collected { expired_chunks, expired_bytes, removed_segments, used_before, used_after } =
         retention::carry_out(store, config, did, request.dry_run, now_ms)?;
-    Ok(GcResult {
-        dry_run: request.dry_run,
-        expired_chunks,
-        expired_bytes,
-        removed_segments,
-        used_before,
-        used_after,
-    })
+    Ok(GcResult { dry_run: request.dry_run, expired_chunks, expired_bytes, removed_segments, used_before, used_after })
 }
 
 pub(super) async fn stats(State(api): State<Api>) -> Answer<StoreStats> {

@@ -32,7 +32,8 @@ async fn refused(home: &Path, because: &str) {
 
 /// Starts the next incarnation with the owner's key, which the test keeps away from the machine.
 async fn bind(home: &Path, owner_key: &Path) {
-    let ended = command(home, &["--json", "key", "bind", "--incarnation", "--owner-key", owner_key.to_str().unwrap()]).await;
+    let ended =
+        command(home, &["--json", "key", "bind", "--incarnation", "--owner-key", owner_key.to_str().unwrap()]).await;
     assert_eq!(ended.json()["incarnation"], 1);
 }
 
@@ -182,7 +183,8 @@ async fn a_cloned_home_is_refused_until_it_is_bound_and_the_first_one_learns_of_
     let twin = NodeProcess::start(&clone).await;
     let far_home = sandbox.buyer("far", "");
     let config = fs::read_to_string(far_home.join("config.yaml")).unwrap();
-    fs::write(far_home.join("config.yaml"), config.replace("  limits:", &format!("  peers: [\"{peer}\"]\n  limits:"))).unwrap();
+    fs::write(far_home.join("config.yaml"), config.replace("  limits:", &format!("  peers: [\"{peer}\"]\n  limits:")))
+        .unwrap();
     let far = NodeProcess::start(&far_home).await;
     trade::follow(&far, &twin).await;
     let mut n = 200;
