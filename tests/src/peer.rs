@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, identity::Keypair, noise, swarm::SwarmEvent, tcp, tls, yamux};
+use libp2p::{
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, identity::Keypair, noise, swarm::SwarmEvent, tcp, tls, yamux,
+};
 use tokio::task::JoinHandle;
 use tributary::{
     home::Home,

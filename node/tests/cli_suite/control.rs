@@ -61,9 +61,11 @@ fn malformed_requests_get_a_problem_and_the_node_goes_on() {
         assert!(problem["code"].is_string() && problem["message"].is_string(), "{route} {body}: {problem}");
     }
     // No type, and too much.
-    let answer = raw(&socket, b"POST /v1/ingest HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}");
+    let answer =
+        raw(&socket, b"POST /v1/ingest HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}");
     assert!(answer.contains(" 415 ") && answer.contains("no JSON document"), "{answer}");
-    let (status, problem) = post(&socket, "/v1/publish", &format!(r#"{{"path":"{}","stream":"x"}}"#, "x".repeat(2 << 20)));
+    let (status, problem) =
+        post(&socket, "/v1/publish", &format!(r#"{{"path":"{}","stream":"x"}}"#, "x".repeat(2 << 20)));
     assert!(status == 413 && problem["code"] == "usage", "{status} {problem}");
     // Not HTTP at all, and a connection that says nothing.
     raw(&socket, b"\x00\xff\x13\x37 hello\r\n\r\n");
@@ -113,7 +115,8 @@ fn the_client_tells_problems_from_a_node_that_is_not_there() {
 
 #[test]
 fn events_have_one_form() {
-    let progress: Event<Value, Value> = serde_json::from_str(r#"{"event":"progress","data":{"messages":1}}"#).expect("read");
+    let progress: Event<Value, Value> =
+        serde_json::from_str(r#"{"event":"progress","data":{"messages":1}}"#).expect("read");
     assert_eq!(progress, Event::Progress(json!({ "messages": 1 })));
     let text = r#"{"event":"problem","data":{"code":"access_denied","message":"no"}}"#;
     let problem: Event<Value, Value> = serde_json::from_str(text).expect("read");

@@ -49,7 +49,10 @@ fn a_buyer_follows_asks_pulls_proves_and_exports() {
     assert_eq!(buyer.json(&["peers"])[0]["peer"], selling.ready["peer_id"]);
     assert!(out(&machine.ends(0, &["status"])).contains("feed link"));
     let listed = machine.json(&["access", "ls"]);
-    assert_eq!((&listed["received"][0]["state"], &listed["received"][0]["buyer"]), (&"granted".into(), &buying.ready["did"]));
+    assert_eq!(
+        (&listed["received"][0]["state"], &listed["received"][0]["buyer"]),
+        (&"granted".into(), &buying.ready["did"])
+    );
     selling.stop();
     buying.stop();
     // Without a node, on what is here.
@@ -198,11 +201,8 @@ fn new_entries_are_printed_as_they_come_and_a_subscription_can_be_stopped() {
     let (machine, buyer) = (Home::machine(), Home::buyer());
     let (selling, _buying) = (machine.start(), buyer.start());
     buyer.ends(0, &["subscribe", selling.link(), "--stream", "/imu"]);
-    let mut follow = buyer
-        .command(&["feed", "follow", "--json", "--count", "2"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("starts");
+    let mut follow =
+        buyer.command(&["feed", "follow", "--json", "--count", "2"]).stdout(Stdio::piped()).spawn().expect("starts");
     let mut reader = BufReader::new(follow.stdout.take().expect("piped"));
     // The command may listen only after the first entries: go on until it has heard two changes.
     let printed = std::thread::scope(|scope| {

@@ -63,7 +63,11 @@ async fn ten_kills_in_the_middle_of_a_pull_cost_no_more_than_what_was_under_way(
         buyer = NodeProcess::start(&home).await;
         let detail: DatasetDetail = buyer.client().get(&format!("/v1/datasets/{dataset}")).await.unwrap();
         let now = u64::from(detail.held_chunks);
-        assert!(now >= held + durable.load(Relaxed), "of {held} chunks and {} more there are {now}", durable.load(Relaxed));
+        assert!(
+            now >= held + durable.load(Relaxed),
+            "of {held} chunks and {} more there are {now}",
+            durable.load(Relaxed)
+        );
         held = now;
     }
     assert!(held < total, "all kills came before the end");

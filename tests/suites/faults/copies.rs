@@ -32,7 +32,8 @@ async fn refused(home: &Path, because: &str) {
 
 /// Starts the next incarnation with the owner's key, which the test keeps away from the machine.
 async fn bind(home: &Path, owner_key: &Path) {
-    let ended = command(home, &["--json", "key", "bind", "--incarnation", "--owner-key", owner_key.to_str().unwrap()]).await;
+    let ended =
+        command(home, &["--json", "key", "bind", "--incarnation", "--owner-key", owner_key.to_str().unwrap()]).await;
     assert_eq!(ended.json()["incarnation"], 1);
 }
 
@@ -99,10 +100,10 @@ async fn a_store_restored_from_an_old_backup_goes_on_only_in_a_new_incarnation()
     fs::remove_dir_all(home.join("store")).unwrap();
     let ended = command(&home, &["store", "restore", backup.to_str().unwrap()]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    refused(&home, "were published").await;
+    refused(&home, "restored from a backup").await;
     // Not without the owner's key.
     assert_eq!(command(&home, &["key", "bind", "--incarnation"]).await.code, Some(5));
-    refused(&home, "were published").await;
+    refused(&home, "restored from a backup").await;
     bind(&home, &owner_key).await;
     goes_on(&home, buyer, did, &before).await;
 }
@@ -124,7 +125,7 @@ async fn a_home_put_back_in_its_place_from_an_old_copy_goes_on_only_in_a_new_inc
     // Deleted and copied back at once: a file system may well give the new folder the number of the old one.
     fs::remove_dir_all(&home).unwrap();
     copy(&backup, &home);
-    refused(&home, "nothing may be published").await;
+    refused(&home, "copied or moved").await;
     bind(&home, &owner_key).await;
     goes_on(&home, buyer, did, &before).await;
 }
@@ -148,7 +149,7 @@ async fn a_home_whose_files_were_put_back_one_by_one_goes_on_only_in_a_new_incar
     copy(&backup.join("store"), &home.join("store"));
     fs::remove_file(home.join("origin.json")).unwrap();
     copy(&backup.join("origin.json"), &home.join("origin.json"));
-    refused(&home, "nothing may be published").await;
+    refused(&home, "put back from a copy").await;
     bind(&home, &owner_key).await;
     goes_on(&home, buyer, did, &before).await;
 }
@@ -182,7 +183,8 @@ async fn a_cloned_home_is_refused_until_it_is_bound_and_the_first_one_learns_of_
     let twin = NodeProcess::start(&clone).await;
     let far_home = sandbox.buyer("far", "");
     let config = fs::read_to_string(far_home.join("config.yaml")).unwrap();
-    fs::write(far_home.join("config.yaml"), config.replace("  limits:", &format!("  peers: [\"{peer}\"]\n  limits:"))).unwrap();
+    fs::write(far_home.join("config.yaml"), config.replace("  limits:", &format!("  peers: [\"{peer}\"]\n  limits:")))
+        .unwrap();
     let far = NodeProcess::start(&far_home).await;
     trade::follow(&far, &twin).await;
     let mut n = 200;

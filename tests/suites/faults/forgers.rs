@@ -7,10 +7,7 @@ use std::{
 };
 
 use libp2p::{Multiaddr, identity::Keypair};
-use tributary::{
-    control::api::Feed,
-    home::Home,
-};
+use tributary::{control::api::Feed, home::Home};
 use tributary_protocol::{
     access::{AccessRequest, Range, Selection, SignedQuote, SignedRequest},
     binding::{Binding, SignedBinding},
@@ -167,7 +164,11 @@ async fn entries_and_heads_by_another_key_are_refused_even_from_the_machines_own
         })
     };
     let lies = [
-        ("signed", change_last(|bytes, key| signed_again(&bytes, key, |_| ()), Arc::clone(&thief)), "no binding names its key"),
+        (
+            "signed",
+            change_last(|bytes, key| signed_again(&bytes, key, |_| ()), Arc::clone(&thief)),
+            "no binding names its key",
+        ),
         (
             "flipped",
             change_last(
@@ -257,7 +258,8 @@ async fn a_retired_feed_key_neither_goes_on_nor_backdates() {
 
     // Both come to the truth as soon as they hear it, and do not call the machine a liar.
     for buyer in [&misled, &fooled] {
-        until("the machine to be reachable again", async || trade::try_follow(buyer, &node.link().await).await.ok()).await;
+        until("the machine to be reachable again", async || trade::try_follow(buyer, &node.link().await).await.ok())
+            .await;
         for dataset in [first, second] {
             trade::know(buyer, dataset).await;
             trade::buy(buyer, dataset).await;
@@ -318,7 +320,8 @@ struct Hand {
 
 impl Hand {
     fn new() -> Self {
-        let (identity, encryption) = (IdentityKey::generate(&mut rand::rng()), EncryptionKey::generate(&mut rand::rng()));
+        let (identity, encryption) =
+            (IdentityKey::generate(&mut rand::rng()), EncryptionKey::generate(&mut rand::rng()));
         Self { identity, encryption }
     }
 
