@@ -10,7 +10,7 @@ use tributary::control::{
         Report, SelectionRequest, Stage, SubscribeRequest, VerifyRequest,
     },
 };
-use tributary_protocol::ids::DatasetId;
+use tributary_protocol::ids::{DatasetId, LogId};
 
 use crate::{
     lines,
@@ -68,12 +68,16 @@ pub async fn try_follow(buyer: &NodeProcess, link: &str) -> Result<Following, Cl
     soon("subscribe", buyer.client().post("/v1/subscribe", &request)).await
 }
 
-/// Waits until the buyer knows a dataset and that it is closed.
+/// Waits until the buyer knows a dataset, that it is closed, and all its chunks.
 pub async fn know(buyer: &NodeProcess, dataset: DatasetId) {
     until("the dataset at the buyer", async || {
         let feeds = buyer.feeds().await;
-        let found = feeds.iter().flat_map(|feed| &feed.datasets).find(|known| known.dataset == dataset);
-        found.is_some_and(|found| found.closed).then_some(())
+        let found = feeds.iter().flat_map(|feed| &feed.datasets).find(|known| known.dataset == dataset)?;
+        let status = buyer.status().await;
+        let followed = status.followed.iter().find(|feed| feed.did == found.machine)?;
+        let log = LogId::from(found.stream_id);
+        let log = followed.logs.iter().find(|known| known.log == log && known.incarnation == found.incarnation)?;
+        (found.closed && log.entries > found.last_seq).then_some(())
     })
     .await;
 }

@@ -6,5 +6,9 @@ mod buyer_kills;
 mod copies;
 #[path = "faults/forgers.rs"]
 mod forgers;
+#[path = "faults/full_disk.rs"]
+mod full_disk;
 #[path = "faults/machine_kills.rs"]
 mod machine_kills;
+#[path = "faults/vandals.rs"]
+mod vandals;

@@ -100,10 +100,10 @@ async fn a_store_restored_from_an_old_backup_goes_on_only_in_a_new_incarnation()
     fs::remove_dir_all(home.join("store")).unwrap();
     let ended = command(&home, &["store", "restore", backup.to_str().unwrap()]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    refused(&home, "were published").await;
+    refused(&home, "restored from a backup").await;
     // Not without the owner's key.
     assert_eq!(command(&home, &["key", "bind", "--incarnation"]).await.code, Some(5));
-    refused(&home, "were published").await;
+    refused(&home, "restored from a backup").await;
     bind(&home, &owner_key).await;
     goes_on(&home, buyer, did, &before).await;
 }
@@ -125,7 +125,7 @@ async fn a_home_put_back_in_its_place_from_an_old_copy_goes_on_only_in_a_new_inc
     // Deleted and copied back at once: a file system may well give the new folder the number of the old one.
     fs::remove_dir_all(&home).unwrap();
     copy(&backup, &home);
-    refused(&home, "nothing may be published").await;
+    refused(&home, "copied or moved").await;
     bind(&home, &owner_key).await;
     goes_on(&home, buyer, did, &before).await;
 }
@@ -149,7 +149,7 @@ async fn a_home_whose_files_were_put_back_one_by_one_goes_on_only_in_a_new_incar
     copy(&backup.join("store"), &home.join("store"));
     fs::remove_file(home.join("origin.json")).unwrap();
     copy(&backup.join("origin.json"), &home.join("origin.json"));
-    refused(&home, "nothing may be published").await;
+    refused(&home, "put back from a copy").await;
     bind(&home, &owner_key).await;
     goes_on(&home, buyer, did, &before).await;
 }

@@ -132,7 +132,9 @@ async fn fifty_kills_in_the_middle_of_ingest_lose_nothing_that_was_acknowledged(
     assert!(closed(&own), "no dataset is left open");
     until("the buyer to know everything", async || {
         let known = feed_of(&buyer, did).await?;
-        (closed(&known) && known.datasets.len() == own.datasets.len() && known.entries == own.entries).then_some(())
+        let chunks = |feed: &Feed| feed.streams.iter().map(|stream| stream.chunks).sum::<u64>();
+        let whole = (chunks(&known), known.entries) == (chunks(&own), own.entries);
+        (whole && closed(&known) && known.datasets.len() == own.datasets.len()).then_some(())
     })
     .await;
     let followed = buyer.status().await.followed.remove(0);
