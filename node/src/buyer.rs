@@ -74,8 +74,8 @@ pub struct Buyer {
 
 struct Inner {
     did: Did,
-    identity: IdentityKey,
-    encryption: EncryptionKey,
+    identity: Arc<IdentityKey>,
+    encryption: Arc<EncryptionKey>,
     store: Store,
     net: Option<Client>,
     clock: Clock,
@@ -113,9 +113,7 @@ impl Buyer {
     /// When what is stored cannot be read.
     pub fn open(options: BuyerOptions<'_>) -> Result<Self, BuyerError> {
         let BuyerOptions { keys, store, net, clock } = options;
-        let identity = IdentityKey::from_bytes(&keys.identity.to_bytes())
-            .map_err(|error| BuyerError::Row { what: "identity key", reason: error.to_string() })?;
-        let encryption = EncryptionKey::from_bytes(&keys.encryption.to_bytes());
+        let (identity, encryption) = (Arc::clone(&keys.identity), Arc::clone(&keys.encryption));
         let feeds = Feed::restore_all(&store)?.into_iter().map(|feed| (feed.did, Handle::new(feed))).collect();
         let wallet = Wallet::open(&store)?;
         let (work, queue) = mpsc::channel(follow::WORK_QUEUE);

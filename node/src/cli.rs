@@ -19,6 +19,7 @@ use crate::{
 mod access;
 mod config;
 mod dataset;
+mod demo;
 mod exit;
 mod feed;
 mod ingest;
@@ -126,6 +127,8 @@ pub enum Command {
     /// Check the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// See the main job start to end on this machine: a robot's recording reaches a buyer
+    Demo(demo::DemoArgs),
     /// Print a completion script for a shell
     Completions(meta::CompletionsArgs),
     /// Print the manual page, or write all pages into a folder
@@ -223,6 +226,7 @@ fn dispatch(command: &Command, context: &Context) -> Result<(), CliError> {
         Command::Store(command) => store::run(command, context),
         Command::Key(command) => key::run(command, context),
         Command::Config(command) => config::run(command, context),
+        Command::Demo(args) => demo::run(args, context),
         Command::Completions(args) => meta::completions(args, Cli::command(), context),
         Command::Man(args) => meta::man(args, Cli::command(), context),
     }

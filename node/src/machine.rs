@@ -15,6 +15,7 @@ mod publish;
 mod selection;
 
 use std::{
+    cmp::Ordering,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -229,7 +230,7 @@ impl Machine {
         let owner = home.owner()?;
         let keys = Arc::new(keys_of(home_keys, owner.encryption));
         let key_dir = home.keys_dir();
-        let origin = Origin::open(home.path(), &key_dir)?;
+        let origin = Origin::open(home.path(), &key_dir, !store.logs(Some(&keys.did))?.is_empty())?;
         let chain = match bindings::load(&store, &keys.did)? {
             Some((chain, _)) => chain,
             None => {
@@ -248,9 +249,13 @@ impl Machine {
         let binding = chain.current();
         let (incarnation, serial) = (binding.incarnation, binding.serial);
         let key_of = |log| LogKey { did: keys.did, log, incarnation };
-        if origin.incarnation() == incarnation
-            && let Some(reason) = origin.displaced(&key_dir, &store, key_of)?
-        {
+        // A binding of a later incarnation than the home has settled in was made for this home as it is now.
+        let displaced = match incarnation.cmp(&origin.incarnation()) {
+            Ordering::Less => Some(Displaced::Restored),
+            Ordering::Equal => origin.displaced(&key_dir, &store, key_of)?,
+            Ordering::Greater => None,
+        };
+        if let Some(reason) = displaced {
             return Err(MachineError::Displaced { reason, incarnation });
         }
         if binding.feed_key != keys.feed.public() {
@@ -457,7 +462,7 @@ impl Machine {
     fn settle(&self, incarnation: u32) -> Result<(), MachineError> {
         let mut origin = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
         if origin.incarnation() != incarnation {
-            origin.settle(&self.key_dir, incarnation)?;
+            origin.settle(&self.key_dir, &self.store, incarnation)?;
         }
         Ok(())
     }

@@ -17,15 +17,16 @@
 pub mod access;
 mod announcer;
 mod chunks;
+mod error;
 mod jobs;
 mod keeper;
 mod rates;
 mod router;
+mod settings;
 pub mod status;
 mod sync_server;
 
 use std::{
-    num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -41,28 +42,29 @@ use tributary_protocol::{
     ids::Did,
     wire::{topic_machine, topic_stream},
 };
-use tributary_store::{OpenReport, Store, StoreError, StoreOptions};
+use tributary_store::{OpenReport, Store};
 
 use self::{
-    access::{AccessError, AccessService},
+    access::AccessService,
     announcer::{FeedAnnouncer, Outbox},
     chunks::StoredChunks,
     router::Routes,
+    settings::{net_config, pull_config, store_options},
     status::NodeStatus,
     sync_server::SyncServer,
 };
 use crate::{
-    buyer::{Buyer, BuyerError, BuyerOptions, FeedLink},
+    buyer::{Buyer, BuyerOptions, FeedLink},
     config::{Config, Role},
-    home::{Home, HomeError, HomeLock, MachineKeys, Passphrase},
-    machine::{Clock, Machine, MachineError, MachineOptions, system_clock},
-    net::{
-        self, Client, ConnectionCaps, Multiaddr, NetConfig, NetError, NetEvents, PullServer, PullServerConfig,
-        PullServerError, StartError, SubscribeError,
-    },
+    home::{Home, HomeLock, MachineKeys, Passphrase},
+    machine::{Clock, Machine, MachineOptions, system_clock},
+    net::{self, Client, Multiaddr, NetError, NetEvents, PullServer},
 };
 
-pub use self::jobs::JobError;
+pub use self::{
+    error::{NodeError, ShutdownError},
+    jobs::JobError,
+};
 
 /// How long a source may take to notice that the node stops.
 const SOURCES_END: Duration = Duration::from_secs(10);
@@ -76,8 +78,6 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 const NET_END: Duration = Duration::from_secs(5);
 /// How long closing the store may take.
 const STORE_END: Duration = Duration::from_secs(60);
-/// When peers that found a queue full may ask again, in ms.
-const BUSY_MS: u32 = 1000;
 
 /// What a node is started with.
 pub struct NodeOptions {
@@ -87,75 +87,6 @@ pub struct NodeOptions {
     pub config: Config,
     /// Opens its keys, if they are sealed.
     pub passphrase: Option<Passphrase>,
-}
-
-/// Why a node did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum NodeError {
-    /// The home is in use, or its keys cannot be read.
-    #[error(transparent)]
-    Home(Box<HomeError>),
-    /// The store cannot be opened.
-    #[error("the store cannot be opened: {0}")]
-    Store(#[from] StoreError),
-    /// The network cannot be started.
-    #[error(transparent)]
-    Net(#[from] StartError),
-    /// The network ended while the node started.
-    #[error(transparent)]
-    Closed(#[from] NetError),
-    /// The machine's own topics cannot be subscribed to.
-    #[error(transparent)]
-    Subscribe(#[from] SubscribeError),
-    /// Pulls cannot be served.
-    #[error(transparent)]
-    Pull(#[from] PullServerError),
-    /// The selling side cannot be opened.
-    #[error(transparent)]
-    Machine(Box<MachineError>),
-    /// The buying side cannot be opened.
-    #[error(transparent)]
-    Buyer(Box<BuyerError>),
-    /// Orders or policies cannot be read.
-    #[error(transparent)]
-    Access(Box<AccessError>),
-    /// The runtime is going down.
-    #[error("the node was stopped while it started")]
-    Stopped,
-}
-
-/// The errors of the parts are large and this one is rare.
-macro_rules! boxed {
-    ($($kind:ident($error:ty)),*) => {$(
-        impl From<$error> for NodeError {
-            fn from(error: $error) -> Self {
-                Self::$kind(Box::new(error))
-            }
-        }
-    )*};
-}
-
-boxed!(Home(HomeError), Machine(MachineError), Buyer(BuyerError), Access(AccessError));
-
-/// What did not go well while a node stopped. It has stopped all the same.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum ShutdownError {
-    /// A stream could not be brought to its end.
-    #[error("a stream could not be brought to its end: {0}")]
-    Machine(String),
-    /// The store had stopped before.
-    #[error("the store did not close cleanly: {0}")]
-    Store(#[from] StoreError),
-    /// Something took too long.
-    #[error("{what} took longer than {} s and was left behind; what was acknowledged is safe", limit.as_secs())]
-    Late {
-        /// What.
-        what: &'static str,
-        /// How long it may take.
-        limit: Duration,
-    },
 }
 
 /// A running node. Clones share it.
@@ -283,7 +214,7 @@ impl Node {
                 access: Arc::clone(&access),
             };
             router::start(routes, events, &mut tasks);
-            keeper::start(&net, &store, buyer.as_ref(), &access, &config, &clock, &mut tasks);
+            keeper::start(&net, &store, buyer.as_ref(), &access, &config, did, &clock, &mut tasks);
             let ends = Ends { announcer, quiet, tasks, lock: Some(lock) };
             let inner = Inner {
                 home,
@@ -511,39 +442,6 @@ async fn listen_to_own(net: &Client, machine: &Machine) -> Result<(), NodeError>
         net.subscribe(topic_stream(&did, &stream.stream)).await?;
     }
     Ok(())
-}
-
-fn store_options(config: &Config) -> StoreOptions {
-    StoreOptions { quota_bytes: config.store.quota, ballast_bytes: config.store.ballast, ..StoreOptions::default() }
-}
-
-fn net_config(config: &Config) -> NetConfig {
-    let limits = &config.network.limits;
-    NetConfig {
-        listen: config.network.listen.clone(),
-        connections: ConnectionCaps {
-            incoming: limits.connections,
-            per_peer: limits.connections_per_peer,
-            ..ConnectionCaps::default()
-        },
-        sync_busy: SyncServer::busy(BUSY_MS),
-        access_busy: AccessService::busy(BUSY_MS),
-        ..NetConfig::default()
-    }
-}
-
-fn pull_config(config: &Config) -> PullServerConfig {
-    let limits = &config.network.limits;
-    let count = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
-    // 4 GB a second stand for any speed.
-    let rate = |limit: Option<u64>| limit.and_then(|rate| NonZeroU32::new(u32::try_from(rate).unwrap_or(u32::MAX)));
-    PullServerConfig {
-        max_streams: count(limits.pulls),
-        max_streams_per_peer: count(limits.pulls_per_peer),
-        bytes_per_second: rate(limits.pull_bytes_per_second),
-        bytes_per_second_per_peer: rate(limits.pull_bytes_per_second_per_peer),
-        ..PullServerConfig::default()
-    }
 }
 
 fn is_loopback(addr: &Multiaddr) -> bool {

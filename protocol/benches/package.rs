@@ -21,7 +21,7 @@ use tributary_protocol::{
     },
 };
 
-const IMU: &str = r#"{"header":{"stamp":{"sec":1767323045,"nanosec":678123456},"frame_id":"imu_link"},"orientation":{"x":0.012345678901234567,"y":-0.023456789012345678,"z":0.7071067811865476,"w":0.7071067811865475},"orientation_covariance":[0.0025,0.0,0.0,0.0,0.0025,0.0,0.0,0.0,0.0025],"angular_velocity":{"x":0.0012345678901234567,"y":-0.0023456789012345678,"z":0.15707963267948966},"angular_velocity_covariance":[0.0004,0.0,0.0,0.0,0.0004,0.0,0.0,0.0,0.0004],"linear_acceleration":{"x":0.19613300502300262,"y":-0.09806650251150131,"z":9.806650251150131},"linear_acceleration_covariance":[0.0016,0.0,0.0,0.0,0.0016,0.0,0.0,0.0,0.0016],"temperature":36.62500000000001,"status":{"level":0,"name":"imu: data stream","message":"calibrated","hardware_id":"imu-7f3a91c2","values":[{"key":"gyro_bias_x","value":"0.000123"},{"key":"gyro_bias_y","value":"-0.000456"},{"key":"gyro_bias_z","value":"0.000789"}]},"sequence":1234567}"#;
+const IMU: &str = include_str!("imu.json");
 const TIMESTAMP: &str = "2026-01-02T03:04:05.678123456Z";
 
 fn main() {

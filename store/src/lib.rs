@@ -74,7 +74,8 @@ pub struct Store {
 
 struct Inner {
     shared: Arc<Shared>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    writer: Arc<Mutex<Writer>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl fmt::Debug for Store {
@@ -102,12 +103,13 @@ impl Store {
         let dir = dir.as_ref();
         let opened = recover::open(dir, options)?;
         let shared = Arc::clone(&opened.writer.shared);
-        let writer = opened.writer;
+        let writer = Arc::new(Mutex::new(opened.writer));
+        let (for_thread, writer_for_thread) = (Arc::clone(&shared), Arc::clone(&writer));
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || writer.run())
+            .spawn(move || writer::run(&for_thread, &writer_for_thread))
             .at("start the writer of", dir)?;
-        let inner = Inner { shared, writer: Mutex::new(Some(thread)) };
+        let inner = Inner { shared, writer, thread: Mutex::new(Some(thread)) };
         Ok((Self { inner: Arc::new(inner) }, opened.report))
     }
 
@@ -118,11 +120,21 @@ impl Store {
     /// [`StoreError::QuotaExceeded`] and [`StoreError::DiskFull`] when there is no room; then nothing of the batch was kept.
     /// After [`StoreError::Poisoned`] or [`StoreError::Index`] the store must be opened again, and may then have the batch.
     pub fn commit(&self, batch: WriteBatch) -> Result<(), StoreError> {
+        batch.check()?;
+        if batch.is_empty() {
+            return self.inner.shared.check_poison();
+        }
+        let bytes = batch_bytes(&batch);
+        let batch = match writer::commit_here(&self.inner.shared, &self.inner.writer, batch, bytes) {
+            Ok(result) => return result,
+            Err(batch) => batch,
+        };
         let (sender, receiver) = sync_channel(1);
-        self.submit(batch, move |result| {
+        let done = Box::new(move |result| {
             // Nobody waits any more only if the waiting thread panicked.
             let _ = sender.send(result);
-        })?;
+        });
+        self.inner.shared.queue.push(Job::Batch(BatchJob { batch, bytes, done }))?;
         receiver.recv().unwrap_or(Err(StoreError::Closed))
     }
 
@@ -199,7 +211,7 @@ impl Store {
 impl Inner {
     fn stop(&self) {
         self.shared.queue.close();
-        let thread = lock(&self.writer).take();
+        let thread = lock(&self.thread).take();
         if let Some(thread) = thread
             && thread.thread().id() != std::thread::current().id()
         {

@@ -1,4 +1,8 @@
 //! The bounded queue in front of the writer. When it is full, `push` waits and `try_push` hands the job back.
+//!
+//! The queue also says whose turn it is to write. When nothing waits and nobody writes, a caller that would wait for its
+//! commit anyway takes the turn and commits on its own thread: that saves two thread switches per batch, which cost as much
+//! as the `fdatasync` of a small one. Order is kept, because the turn is only given away when everything before is done.
 
 use std::{
     collections::VecDeque,
@@ -37,6 +41,8 @@ struct State {
     jobs: VecDeque<Job>,
     bytes: u64,
     closed: bool,
+    /// Somebody is writing: the writer thread, or a caller that took the turn.
+    busy: bool,
 }
 
 pub(crate) struct Queue {
@@ -94,15 +100,30 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for work; after `close`, what is queued is still done.
+    /// Takes the turn to write, if nothing waits and nobody writes.
+    pub(crate) fn try_begin(&self) -> bool {
+        let mut state = lock(&self.state);
+        let free = !state.closed && !state.busy && state.jobs.is_empty();
+        state.busy = state.busy || free;
+        free
+    }
+
+    /// Gives the turn back, after `try_begin` or `pop`.
+    pub(crate) fn end(&self) {
+        lock(&self.state).busy = false;
+        self.filled.notify_one();
+    }
+
+    /// Waits for work and takes the turn; after `close`, what is queued is still done.
     pub(crate) fn pop(&self, group_bytes: u64) -> Work {
         let mut state = lock(&self.state);
-        while state.jobs.is_empty() {
-            if state.closed {
+        while state.jobs.is_empty() || state.busy {
+            if state.closed && !state.busy {
                 return Work::Stop;
             }
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.busy = true;
         let mut group = Vec::new();
         let mut total = 0u64;
         while let Some(job) = state.jobs.pop_front() {

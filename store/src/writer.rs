@@ -1,4 +1,5 @@
-//! The writer: one thread that turns queued batches into groups, and a group into one gathered write and one `fdatasync`.
+//! The writer: turns queued batches into groups, and a group into one gathered write and one `fdatasync`. It works on a thread
+//! of its own, or on that of a caller who found nothing to wait for.
 //!
 //! A group is the durable unit: it lies in one file and ends with a frame that counts and checksums it. Groups with a chunk
 //! body go to the chunk segment together with everything committed beside it, others to the state segment. Order in a group:
@@ -10,7 +11,7 @@ use std::{
     io::IoSlice,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use crate::{
@@ -54,14 +55,74 @@ const STATE_AHEAD: u64 = 1 << 20;
 /// A group fits a segment offset (`u32`) whatever the segment size.
 const MAX_GROUP: u64 = 1 << 30;
 
-/// However the writer ends, by a panic too, nobody waits for it for ever.
-struct Abandon(Arc<Shared>);
+/// The writer thread: works until the queue is closed and empty, then leaves the store settled.
+pub(crate) fn run(shared: &Arc<Shared>, writer: &Mutex<Writer>) {
+    let _abandon = Abandon(Arc::clone(shared));
+    let group_bytes = shared.options.group_bytes.min(shared.options.segment_bytes / 2);
+    loop {
+        let work = shared.queue.pop(group_bytes);
+        let turn = Turn(shared);
+        match work {
+            Work::Group(group) => commit_group(writer, group),
+            Work::Call(call) => call(&mut lock(writer)),
+            Work::Stop => {
+                drop(turn);
+                break;
+            }
+        }
+    }
+    if shared.check_poison().is_ok()
+        && let Err(error) = lock(writer).settle()
+    {
+        tracing::warn!(%error, "the store could not be closed cleanly; the next open replays the log");
+    }
+}
 
-impl Drop for Abandon {
+/// Commits on the caller's thread if it is nobody's turn; otherwise the batch comes back.
+pub(crate) fn commit_here(
+    shared: &Shared,
+    writer: &Mutex<Writer>,
+    batch: WriteBatch,
+    bytes: u64,
+) -> Result<Result<(), StoreError>, WriteBatch> {
+    if !shared.queue.try_begin() {
+        return Err(batch);
+    }
+    let turn = Turn(shared);
+    let batches = [(batch, bytes)];
+    let result = lock(writer).commit(&batches).pop().unwrap_or(Err(StoreError::Closed));
+    drop(turn);
+    Ok(result)
+}
+
+fn commit_group(writer: &Mutex<Writer>, jobs: Vec<BatchJob>) {
+    let (batches, done): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| ((job.batch, job.bytes), job.done)).unzip();
+    let results = lock(writer).commit(&batches);
+    for (done, result) in done.into_iter().zip(results) {
+        // A callback that panics must not take the writer with it: the others wait for theirs.
+        if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
+            tracing::error!("a commit callback panicked");
+        }
+    }
+}
+
+/// The turn to write; given back however it ends. A panic in the middle of a group leaves nobody knows what behind.
+struct Turn<'a>(&'a Shared);
+
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.poison("the writer panicked");
         }
+        self.0.queue.end();
+    }
+}
+
+/// However the writer thread ends, by a panic too, nobody waits for it for ever.
+struct Abandon(Arc<Shared>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
         self.0.queue.abandon();
     }
 }
@@ -111,24 +172,6 @@ impl Writer {
         Self { shared, tail, next_lsn, next_id, chunk: None, state: None, unmeasured: 0 }
     }
 
-    /// Works until the queue is closed and empty, then leaves the store settled.
-    pub(crate) fn run(mut self) {
-        let _abandon = Abandon(Arc::clone(&self.shared));
-        let group_bytes = self.shared.options.group_bytes.min(self.shared.options.segment_bytes / 2);
-        loop {
-            match self.shared.queue.pop(group_bytes) {
-                Work::Group(group) => self.group(group),
-                Work::Call(call) => call(&mut self),
-                Work::Stop => break,
-            }
-        }
-        if self.shared.check_poison().is_ok()
-            && let Err(error) = self.settle()
-        {
-            tracing::warn!(%error, "the store could not be closed cleanly; the next open replays the log");
-        }
-    }
-
     /// Cuts what was allocated ahead, and writes the index out.
     fn settle(&mut self) -> Result<(), StoreError> {
         for active in [&mut self.chunk, &mut self.state].into_iter().flatten() {
@@ -136,17 +179,6 @@ impl Writer {
             active.allocated_to = active.end;
         }
         self.shared.index.flush()
-    }
-
-    fn group(&mut self, jobs: Vec<BatchJob>) {
-        let (batches, done): (Vec<_>, Vec<_>) = jobs.into_iter().map(|job| ((job.batch, job.bytes), job.done)).unzip();
-        let mut results = self.commit(&batches);
-        for (done, result) in done.into_iter().zip(results.drain(..)) {
-            // A callback that panics must not take the writer with it: the others wait for theirs.
-            if catch_unwind(AssertUnwindSafe(|| done(result))).is_err() {
-                tracing::error!("a commit callback panicked");
-            }
-        }
     }
 
     /// Commits batches as one group; each has its own result, because one may be refused alone.

@@ -1,1 +1,15 @@
-//! placeholder
+//! What the suites over real processes stand on: homes in temporary folders, child nodes that never outlive their test,
+//! messages to ingest, hostile peers, and readers of what nodes left on the disk.
+//!
+//! Nodes are driven as a person would drive them, by commands and the control socket. Nothing here waits by sleeping for a
+//! time that should do: states are polled until they are reached, or a deadline names what did not come. Nothing sends a
+//! packet beyond loopback.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test ends where something is wrong")]
+
+pub mod disk;
+pub mod home;
+pub mod lines;
+pub mod node;
+pub mod peer;
+pub mod wait;

@@ -12,8 +12,9 @@ use tributary_protocol::{
 
 use super::{
     Buyer, blocking,
-    error::{BuyerError, ExportJobError},
+    error::{BuyerError, ContentError, ExportJobError},
     listing::{dataset_place, holds},
+    plaintext::DatasetPlaintext,
 };
 use crate::export::{AtomicFile, McapExporter, NdjsonExporter, PlainPackage, PlaintextLimits, PlaintextReader};
 
@@ -51,6 +52,21 @@ pub struct ExportReport {
     pub files: Vec<ExportedFile>,
 }
 
+impl ExportReport {
+    fn add(&mut self, other: Self) {
+        self.packages += other.packages;
+        self.bytes += other.bytes;
+        self.files.extend(other.files);
+    }
+}
+
+/// What the files of an export of packages are called.
+struct Names {
+    ndjson: String,
+    mcap: String,
+    blobs: String,
+}
+
 /// A name that is safe as a file name on every system: letters, digits, `.`, `-`, `_`, at most 64 of them.
 fn file_stem(name: &str, dataset: &DatasetId) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
@@ -75,16 +91,66 @@ impl Buyer {
         formats: &[ExportFormat],
     ) -> Result<ExportReport, ExportJobError> {
         let (buyer, did, dir, formats) = (self.clone(), *did, dir.to_owned(), formats.to_vec());
-        blocking(move || buyer.export_blocking(&did, dataset, &dir, &formats)).await?
+        blocking(move || {
+            let stem = file_stem(&buyer.name_of(&did, dataset)?, &dataset);
+            let names = Names {
+                ndjson: format!("{stem}.ndjson"),
+                mcap: format!("{stem}.mcap"),
+                blobs: format!("{stem}.blobs"),
+            };
+            buyer.export_blocking(&did, &[dataset], &dir, &formats, &names)
+        })
+        .await?
     }
 
-    fn export_blocking(
+    /// As [`Buyer::export`], for several datasets at once: all their packages in `packages.ndjson` and `data.mcap`, dataset by
+    /// dataset in the order given, and each file under a name of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Buyer::export`].
+    pub async fn export_together(
         &self,
         did: &Did,
-        dataset: DatasetId,
+        datasets: &[DatasetId],
         dir: &Path,
         formats: &[ExportFormat],
     ) -> Result<ExportReport, ExportJobError> {
+        let (buyer, did, dir, formats) = (self.clone(), *did, dir.to_owned(), formats.to_vec());
+        let datasets = datasets.to_vec();
+        let names =
+            Names { ndjson: "packages.ndjson".to_owned(), mcap: "data.mcap".to_owned(), blobs: "blobs".to_owned() };
+        blocking(move || {
+            let mut packages = Vec::new();
+            let mut report = ExportReport { packages: 0, bytes: 0, files: Vec::new() };
+            for dataset in datasets {
+                if buyer.plaintext(&did, dataset)?.content() == Content::Packages {
+                    packages.push(dataset);
+                    continue;
+                }
+                let stem = file_stem(&buyer.name_of(&did, dataset)?, &dataset);
+                let names = Names { ndjson: stem.clone(), mcap: stem.clone(), blobs: stem };
+                report.add(buyer.export_blocking(&did, &[dataset], &dir, &formats, &names)?);
+            }
+            if !packages.is_empty() {
+                report.add(buyer.export_blocking(&did, &packages, &dir, &formats, &names)?);
+            }
+            Ok(report)
+        })
+        .await?
+    }
+
+    /// Datasets of one kind into files with these names; a file dataset stands alone.
+    fn export_blocking(
+        &self,
+        did: &Did,
+        datasets: &[DatasetId],
+        dir: &Path,
+        formats: &[ExportFormat],
+        names: &Names,
+    ) -> Result<ExportReport, ExportJobError> {
+        let mut report = ExportReport { packages: 0, bytes: 0, files: Vec::new() };
+        let Some(&dataset) = datasets.first() else { return Ok(report) };
         let mut plaintext = self.plaintext(did, dataset)?;
         let content = plaintext.content();
         let mut formats = match (formats, content) {
@@ -111,11 +177,10 @@ impl Buyer {
         std::fs::create_dir_all(dir).map_err(io(dir))?;
         let stem = file_stem(&self.name_of(did, dataset)?, &dataset);
         let path_of = |format: &ExportFormat| match format {
-            ExportFormat::Ndjson => dir.join(format!("{stem}.ndjson")),
-            ExportFormat::Mcap => dir.join(format!("{stem}.mcap")),
+            ExportFormat::Ndjson => dir.join(&names.ndjson),
+            ExportFormat::Mcap => dir.join(&names.mcap),
             ExportFormat::File => dir.join(&stem),
         };
-        let mut report = ExportReport { packages: 0, bytes: 0, files: Vec::new() };
         if content == Content::File {
             let path = path_of(&ExportFormat::File);
             let mut file = AtomicFile::create(&path).map_err(io(&path))?;
@@ -126,39 +191,16 @@ impl Buyer {
             file.commit().map_err(io(&path))?;
         } else {
             let has = |format| formats.contains(&format).then(|| path_of(&format));
-            let blobs = dir.join(format!("{stem}.blobs"));
-            let ndjson = has(ExportFormat::Ndjson).map(|path| NdjsonExporter::create(&path, Some(&blobs)));
-            let mcap = has(ExportFormat::Mcap).map(|path| McapExporter::create(&path));
-            let (mut ndjson, mut mcap) = (ndjson.transpose()?, mcap.transpose()?);
-            let mut write = |package: PlainPackage| -> Result<(), ExportJobError> {
-                if let Some(reason) = refused(did, &package) {
-                    let number = package.package.sequence_number.to_string();
-                    return Err(ExportJobError::Package { number, did: *did, reason });
-                }
-                if let Some(ndjson) = &mut ndjson {
-                    ndjson.write(&package)?;
-                }
-                if let Some(mcap) = &mut mcap {
-                    mcap.write(package)?;
-                }
-                Ok(())
-            };
-            let mut reader = PlaintextReader::new(PlaintextLimits::default());
-            while let Some(chunk) = plaintext.next_chunk()? {
-                reader.push(&chunk);
-                report.bytes += chunk.len() as u64;
-                while let Some(package) = reader.next_package()? {
-                    write(package)?;
-                    report.packages += 1;
-                }
+            let blobs = dir.join(&names.blobs);
+            let (new, ndjson, mcap) = (!blobs.exists(), has(ExportFormat::Ndjson), has(ExportFormat::Mcap));
+            let others = datasets[1..].iter().map(|dataset| self.plaintext(did, *dataset));
+            let all = std::iter::once(Ok(plaintext)).chain(others);
+            let written = write_packages(did, all, ndjson.as_deref(), mcap.as_deref(), &blobs);
+            if new && written.is_err() {
+                // Blobs are whole one by one, but belong to lines that were not written.
+                let _ = std::fs::remove_dir_all(&blobs);
             }
-            reader.finish()?;
-            if let Some(ndjson) = ndjson {
-                ndjson.finish()?;
-            }
-            if let Some(mcap) = mcap {
-                mcap.finish()?;
-            }
+            (report.packages, report.bytes) = written?;
             // Made for every NDJSON export; gone again where there are no blobs.
             let _ = std::fs::remove_dir(&blobs);
         }
@@ -178,8 +220,50 @@ impl Buyer {
     }
 }
 
+/// Writes the packages of a dataset; returns how many, and the bytes read.
+fn write_packages(
+    did: &Did,
+    datasets: impl Iterator<Item = Result<DatasetPlaintext, ContentError>>,
+    ndjson: Option<&Path>,
+    mcap: Option<&Path>,
+    blobs: &Path,
+) -> Result<(u64, u64), ExportJobError> {
+    let mut ndjson = ndjson.map(|path| NdjsonExporter::create(path, Some(blobs))).transpose()?;
+    let mut mcap = mcap.map(McapExporter::create).transpose()?;
+    let (mut packages, mut bytes) = (0, 0);
+    for plaintext in datasets {
+        let mut plaintext = plaintext?;
+        let mut reader = PlaintextReader::new(PlaintextLimits::default());
+        while let Some(chunk) = plaintext.next_chunk()? {
+            reader.push(&chunk);
+            bytes += chunk.len() as u64;
+            while let Some(package) = reader.next_package()? {
+                if let Some(reason) = refused(did, &package) {
+                    let number = package.package.sequence_number.to_string();
+                    return Err(ExportJobError::Package { number, did: *did, reason });
+                }
+                if let Some(ndjson) = &mut ndjson {
+                    ndjson.write(&package)?;
+                }
+                if let Some(mcap) = &mut mcap {
+                    mcap.write(package)?;
+                }
+                packages += 1;
+            }
+        }
+        reader.finish()?;
+    }
+    if let Some(ndjson) = ndjson {
+        ndjson.finish()?;
+    }
+    if let Some(mcap) = mcap {
+        mcap.finish()?;
+    }
+    Ok((packages, bytes))
+}
+
 /// Why a package is not the machine's.
-pub(super) fn refused(did: &Did, package: &PlainPackage) -> Option<String> {
+fn refused(did: &Did, package: &PlainPackage) -> Option<String> {
     match package.package.verify_from(did) {
         Ok(verdict) if verdict.valid => None,
         Ok(verdict) => Some(verdict.reason.map_or_else(String::new, |reason| reason.to_string())),

@@ -230,7 +230,7 @@ impl Feed {
         Ok(feed)
     }
 
-    /// All followed machines of a store.
+    /// All followed machines of a store. One that cannot be read is left out, and said so: the others go on.
     pub(super) fn restore_all(store: &Store) -> Result<Vec<Self>, BuyerError> {
         let mut feeds = Vec::new();
         let mut after: Option<Vec<u8>> = None;
@@ -241,9 +241,14 @@ impl Feed {
             for (key, value) in rows {
                 // Longer keys are not feeds.
                 let Ok(did) = <[u8; Did::LEN]>::try_from(key.as_slice()) else { continue };
+                let did = Did::from_bytes(did);
                 let row = serde_json::from_slice(&value)
-                    .map_err(|error| BuyerError::Row { what: "followed feed", reason: error.to_string() })?;
-                feeds.push(Self::restore(store, Did::from_bytes(did), row)?);
+                    .map_err(|error| BuyerError::Row { what: "followed feed", reason: error.to_string() });
+                match row.and_then(|row| Self::restore(store, did, row)) {
+                    Ok(feed) => feeds.push(feed),
+                    Err(error @ BuyerError::Store(_)) => return Err(error),
+                    Err(error) => tracing::error!(%did, %error, "a followed feed cannot be read; follow it again"),
+                }
             }
         }
     }

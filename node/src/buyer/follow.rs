@@ -398,6 +398,7 @@ impl Buyer {
         let did = link.did;
         let handle = blocking(move || buyer.keep(did, row, &bindings)).await??;
         handle.remember(info.peer);
+        self.leave_others(&handle).await?;
         self.subscribe(&handle).await?;
         let report = self.catch_up_with(&handle, Some(info.peer)).await?;
         Ok((info, report))
@@ -460,6 +461,22 @@ impl Buyer {
             Ok(topics)
         })
         .await??)
+    }
+
+    /// Leaves the gossip of streams that are no longer followed.
+    async fn leave_others(&self, handle: &Arc<Handle>) -> Result<(), FollowError> {
+        let (net, buyer, handle) = (self.net()?, self.clone(), Arc::clone(handle));
+        let others = blocking(move || -> Result<Vec<String>, BuyerError> {
+            let (did, streams) = (handle.did, handle.feed().row.streams.clone());
+            let announced = buyer.stream_infos(&did)?;
+            let other = announced.keys().filter(|stream| !streams.wants(&did, &LogId::from(**stream)));
+            Ok(other.map(|stream| topic_stream(&did, stream)).collect())
+        })
+        .await??;
+        for topic in others {
+            net.unsubscribe(topic).await?;
+        }
+        Ok(())
     }
 
     /// Subscribes to the gossip of a feed.
@@ -575,7 +592,12 @@ impl Buyer {
         if head.head().did != handle.did || head.head().log != log {
             return Ok(Acceptance::Reject.into());
         }
-        let verdict = handle.feed().on_head(&head)?;
+        let mut feed = handle.feed();
+        if !feed.row.streams.wants(&handle.did, &log) {
+            return Ok(Acceptance::Ignore.into());
+        }
+        let verdict = feed.on_head(&head)?;
+        drop(feed);
         Ok(match verdict {
             HeadVerdict::Current => Acceptance::Accept.into(),
             HeadVerdict::Behind { .. } => GossipOutcome { catch_up: true, ..Acceptance::Accept.into() },

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tributary_protocol::{
     access::{AccessRequest, Grant, GrantError, Payment, Selection, SignedQuote, SignedRequest},
     ids::{Did, Hash},
-    wire::{AccessMessage, AccessReply},
+    wire::{AccessMessage, AccessReply, DenyCode},
 };
 use tributary_store::{Table, WriteBatch};
 
@@ -298,11 +298,8 @@ impl Buyer {
         let (did, request_id, begun) = (request.request().machine, request.id(), Instant::now());
         let mut wait = POLL.0;
         let fetch = |from| AccessMessage::Fetch { request_id, from };
-        let mut message = if send {
-            AccessMessage::Request { quote: quote.bytes().to_vec(), request: request.encode() }
-        } else {
-            fetch(0)
-        };
+        let ask = || AccessMessage::Request { quote: quote.bytes().to_vec(), request: request.encode() };
+        let (mut sent, mut message) = if send { (true, ask()) } else { (false, fetch(0)) };
         let mut collected: Vec<Grant> = Vec::new();
         loop {
             let peer = self.machine_node(&did).await?;
@@ -330,6 +327,11 @@ impl Buyer {
                     wait = (wait * 2).min(POLL.1);
                     message = fetch(0);
                     collected.clear();
+                }
+                // The connection broke before the request arrived: it is sent again, and is still the same request.
+                AccessReply::Denied { code: DenyCode::NotFound, .. } if !sent => {
+                    sent = true;
+                    message = ask();
                 }
                 AccessReply::Denied { code, reason } => return Err(AccessError::Denied { did, code, reason }),
                 _ => return Err(FollowError::Answer { peer, what: "it was asked for access" }.into()),

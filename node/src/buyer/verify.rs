@@ -119,7 +119,11 @@ enum Stop {
 
 impl From<BuyerError> for Stop {
     fn from(error: BuyerError) -> Self {
-        Self::Error(error)
+        match error {
+            BuyerError::Store(error) => error.into(),
+            error @ BuyerError::Row { .. } => wrong(error.to_string()),
+            error => Self::Error(error),
+        }
     }
 }
 
@@ -419,7 +423,8 @@ impl Proof<'_> {
 
 fn check_body(buyer: &Buyer, did: &Did, record: &ChunkRecord, feed_key: &FeedPublicKey) -> Result<Body, Stop> {
     let Some(body) = buyer.inner.store.chunk(&record.hash)? else { return Ok(Body::Absent) };
-    match buyer.key_for(did, record)? {
+    // A grant that cannot be read says nothing about the machine.
+    match buyer.key_for(did, record).map_err(Stop::Error)? {
         Some(key) => open_chunk(record, feed_key, &key, body).map(Body::Opened).map_err(|error| wrong(cause(&error))),
         None => match seal::verify_v1(record, feed_key, &body) {
             Ok(()) => Ok(Body::Sealed),

@@ -183,13 +183,10 @@ pub(super) fn export(args: &ExportArgs, context: &Context) -> Result<(), CliErro
     };
     bar.finish_and_clear();
     context.output.document(&result, |out| {
-        for exported in &result.datasets {
-            let (packages, size) =
-                (show::some(exported.report.packages, "package"), show::bytes(exported.report.bytes));
-            writeln!(out, "dataset {}: {packages}, {size}", exported.dataset)?;
-            for file in &exported.report.files {
-                writeln!(out, "  {} ({})", file.path.display(), show::bytes(file.bytes))?;
-            }
+        let (packages, size) = (show::some(result.report.packages, "package"), show::bytes(result.report.bytes));
+        writeln!(out, "{}: {packages}, {size}", show::some(result.datasets.len() as u64, "dataset"))?;
+        for file in &result.report.files {
+            writeln!(out, "  {} ({})", file.path.display(), show::bytes(file.bytes))?;
         }
         Ok(())
     })

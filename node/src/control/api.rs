@@ -409,21 +409,14 @@ pub struct ExportRequest {
     pub out: PathBuf,
 }
 
-/// One dataset that was exported.
+/// What was exported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exported {
-    /// The dataset.
-    pub dataset: DatasetId,
+pub struct ExportResult {
+    /// The datasets, in the order in which they stand in the files.
+    pub datasets: Vec<DatasetId>,
     /// What was written.
     #[serde(flatten)]
     pub report: ExportReport,
-}
-
-/// Everything that was exported.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExportResult {
-    /// By dataset.
-    pub datasets: Vec<Exported>,
 }
 
 /// Nothing but that it goes on.

@@ -9,7 +9,7 @@ use tributary_store::Store;
 
 use super::{
     api::{
-        AccessRequestBody, AccessResult, Empty, ExportRequest, ExportResult, Exported, Feed, FeedChange, FetchRequest,
+        AccessRequestBody, AccessResult, Empty, ExportRequest, ExportResult, Feed, FeedChange, FetchRequest,
         FollowFeedRequest, Following, GrantFile, ImportRequest, Imported, Problem, PullProgress, PullReport,
         PullRequest, QuoteInfo, Report, SelectionRequest, Stage, SubscribeRequest, UnsubscribeRequest, VerifyRequest,
     },
@@ -255,20 +255,17 @@ pub(super) async fn verify(State(api): State<Api>, Document(request): Document<V
     })
 }
 
-/// Writes datasets into files, one after the other.
+/// Writes datasets into files, all packages into one.
 pub(crate) async fn export_all(
     buyer: &Buyer,
     target: &Target,
     request: &ExportRequest,
     mut progress: impl FnMut(Stage),
 ) -> Result<ExportResult, Problem> {
-    let mut result = ExportResult::default();
-    for dataset in target.datasets()? {
-        progress(Stage { stage: format!("exporting {dataset}") });
-        let report = buyer.export(&target.machine, dataset, &request.out, &request.formats).await?;
-        result.datasets.push(Exported { dataset, report });
-    }
-    Ok(result)
+    let datasets = target.datasets()?;
+    progress(Stage { stage: format!("exporting {} datasets", datasets.len()) });
+    let report = buyer.export_together(&target.machine, &datasets, &request.out, &request.formats).await?;
+    Ok(ExportResult { datasets, report })
 }
 
 pub(super) async fn export(State(api): State<Api>, Document(request): Document<ExportRequest>) -> Response {

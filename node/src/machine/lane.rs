@@ -152,14 +152,18 @@ impl Lane {
     pub(crate) fn finish(&self) -> Result<(), LaneError> {
         let closed = self.close_dataset().map(drop);
         self.queue.close();
+        self.join();
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).close()?;
+        closed
+    }
+
+    fn join(&self) {
         let handle = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(handle) = handle
             && handle.join().is_err()
         {
             self.stats.stop("the lane's thread failed; see the log");
         }
-        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).close()?;
-        closed
     }
 
     /// What was counted so far.
@@ -183,9 +187,11 @@ impl Lane {
 }
 
 impl Drop for Lane {
-    /// Without [`Lane::finish`] nobody waits, but what was taken in is still sealed and stored, and the thread ends.
+    /// Without [`Lane::finish`] nobody asks, but what was taken in is still sealed and stored before the thread ends: whoever
+    /// opens the store next finds it free.
     fn drop(&mut self) {
         self.queue.close();
+        self.join();
     }
 }
 

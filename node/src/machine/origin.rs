@@ -17,7 +17,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tributary_protocol::ids::{LogId, LogKey};
-use tributary_store::{Store, StoreError};
+use tributary_store::{RESTORED, Store, StoreError};
 
 /// Where a home lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ struct Record {
     version: u32,
     incarnation: u32,
     place: Place,
+    /// How often the store had been restored from a backup.
+    restored: u64,
     /// Log to the number of its entries that others may have seen.
     published: BTreeMap<LogId, u64>,
 }
@@ -53,6 +55,9 @@ pub enum Displaced {
         /// How many the store holds.
         held: u64,
     },
+    /// The store was restored from a backup, or is older than this record, or the record is gone: how much was published before
+    /// is not known.
+    Restored,
     /// An entry signed by this machine arrived from outside: somebody else runs with its keys.
     Twin {
         /// The log.
@@ -66,6 +71,9 @@ impl std::fmt::Display for Displaced {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Moved => write!(f, "this home was copied or moved since it last published"),
+            Self::Restored => {
+                write!(f, "the store was restored from a backup, and how much was published since is not known")
+            }
             Self::Behind { log, published, held } => {
                 write!(
                     f,
@@ -116,7 +124,10 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// Reads the record of the home that `keys` belongs to, or makes the first one.
-    pub(crate) fn open(home: &Path, keys: &Path) -> Result<Self, OriginError> {
+    ///
+    /// A home without a record is new only if its store has no logs of the machine's own: `published_before` says whether it
+    /// has.
+    pub(crate) fn open(home: &Path, keys: &Path, published_before: bool) -> Result<Self, OriginError> {
         let path = home.join("origin.json");
         match fs::read(&path) {
             Ok(bytes) => {
@@ -126,9 +137,13 @@ impl Origin {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let place = place(keys).map_err(|source| OriginError::Io { path: keys.to_owned(), source })?;
-                let record = Record { version: 1, incarnation: 0, place, published: BTreeMap::new() };
+                // Logs without a record: one restore more than the store counts, so that they never fit.
+                let restored = if published_before { u64::MAX } else { 0 };
+                let record = Record { version: 1, incarnation: 0, place, restored, published: BTreeMap::new() };
                 let origin = Self { path, record };
-                origin.write()?;
+                if !published_before {
+                    origin.write()?;
+                }
                 Ok(origin)
             }
             Err(source) => Err(OriginError::Io { path, source }),
@@ -151,6 +166,9 @@ impl Origin {
         if now != self.record.place {
             return Ok(Some(Displaced::Moved));
         }
+        if store.counter(RESTORED)? != self.record.restored {
+            return Ok(Some(Displaced::Restored));
+        }
         for (&log, &published) in &self.record.published {
             let held = store.head(&key_of(log))?.map_or(0, |(seq, _)| seq + 1);
             if held < published {
@@ -168,8 +186,9 @@ impl Origin {
         news
     }
 
-    /// Makes this place and `incarnation` the home's own.
-    pub(crate) fn settle(&mut self, keys: &Path, incarnation: u32) -> Result<(), OriginError> {
+    /// Makes this place, this store and `incarnation` the home's own.
+    pub(crate) fn settle(&mut self, keys: &Path, store: &Store, incarnation: u32) -> Result<(), OriginError> {
+        self.record.restored = store.counter(RESTORED)?;
         self.record.place = place(keys).map_err(|source| OriginError::Io { path: keys.to_owned(), source })?;
         if incarnation != self.record.incarnation {
             self.record.incarnation = incarnation;
@@ -226,14 +245,14 @@ mod tests {
             fs::create_dir_all(home.join("keys")).expect("made");
             home
         });
-        let origin = Origin::open(&first, &first.join("keys")).expect("made");
+        let origin = Origin::open(&first, &first.join("keys"), false).expect("made");
         assert_eq!(origin.displaced(&first.join("keys"), &store, key).expect("read"), None);
 
         fs::copy(first.join("origin.json"), copy.join("origin.json")).expect("copied");
-        let mut copied = Origin::open(&copy, &copy.join("keys")).expect("read");
+        let mut copied = Origin::open(&copy, &copy.join("keys"), true).expect("read");
         assert_eq!(copied.displaced(&copy.join("keys"), &store, key).expect("read"), Some(Displaced::Moved));
-        copied.settle(&copy.join("keys"), 1).expect("written");
-        let settled = Origin::open(&copy, &copy.join("keys")).expect("read");
+        copied.settle(&copy.join("keys"), &store, 1).expect("written");
+        let settled = Origin::open(&copy, &copy.join("keys"), true).expect("read");
         assert_eq!(settled.displaced(&copy.join("keys"), &store, key).expect("read"), None);
         assert_eq!(settled.incarnation(), 1);
     }
@@ -244,11 +263,11 @@ mod tests {
         let (store, _) = Store::open(dir.path().join("store"), &StoreOptions::default()).expect("opens");
         let keys = dir.path().join("keys");
         fs::create_dir(&keys).expect("made");
-        let mut origin = Origin::open(dir.path(), &keys).expect("made");
+        let mut origin = Origin::open(dir.path(), &keys, false).expect("made");
         assert!(origin.published(LogId::MACHINE, 3));
         assert!(!origin.published(LogId::MACHINE, 2));
         origin.save().expect("written");
-        let origin = Origin::open(dir.path(), &keys).expect("read");
+        let origin = Origin::open(dir.path(), &keys, false).expect("read");
         let behind = Displaced::Behind { log: LogId::MACHINE, published: 3, held: 0 };
         assert_eq!(origin.displaced(&keys, &store, key).expect("read"), Some(behind));
     }
@@ -257,6 +276,6 @@ mod tests {
     fn a_damaged_record_is_refused() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         fs::write(dir.path().join("origin.json"), b"{}").expect("written");
-        assert!(matches!(Origin::open(dir.path(), dir.path()), Err(OriginError::Damaged { .. })));
+        assert!(matches!(Origin::open(dir.path(), dir.path(), false), Err(OriginError::Damaged { .. })));
     }
 }

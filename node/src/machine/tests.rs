@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::Path,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
 use tributary_protocol::{
@@ -91,7 +91,7 @@ impl Bench {
             store: store.clone(),
             streams: &config.streams,
             announcer: Arc::clone(&heard) as Arc<dyn Announcer>,
-            clock: Arc::new(move || clock.load(Ordering::Relaxed)),
+            clock: Arc::new(move || clock.load(Relaxed)),
         };
         match Machine::open(options) {
             Ok(machine) => Ok(Open { machine, store, heard }),
@@ -285,7 +285,7 @@ fn a_new_epoch_closes_the_dataset_and_takes_other_keys() {
     let records = open.records("position");
     assert_eq!(records.iter().map(|record| (record.epoch, record.index)).collect::<Vec<_>>(), [(0, 0), (1, 0)]);
     // Thirty days later the epoch is over by itself.
-    bench.clock.fetch_add(31 * 24 * 3_600_000, Ordering::Relaxed);
+    bench.clock.fetch_add(31 * 24 * 3_600_000, Relaxed);
     open.machine.ingest(&mut fixes(1), |_| {}).expect("read");
     assert_eq!(open.records("position").last().expect("some").epoch, 2);
     assert_eq!(open.packages("position").len(), 3);
@@ -370,6 +370,31 @@ fn a_store_restored_from_an_older_state_publishes_nothing() {
     fs::remove_dir_all(&store).expect("removed");
     copy(&old, &store);
     assert!(matches!(bench.try_open(MAP), Err(MachineError::Displaced { reason: Displaced::Behind { .. }, .. })));
+}
+
+#[test]
+fn a_lost_record_or_a_restored_store_publishes_nothing() {
+    let bench = Bench::new();
+    let open = bench.open();
+    open.machine.ingest(&mut fixes(10), |_| {}).expect("read");
+    open.end();
+    let record = bench.folder.path().join("home/origin.json");
+    let kept = fs::read(&record).expect("there");
+    fs::remove_file(&record).expect("removed");
+    assert!(matches!(bench.try_open(MAP), Err(MachineError::Displaced { reason: Displaced::Restored, .. })));
+    assert!(!record.exists(), "a refused start must not make the record that would let the next one pass");
+    fs::write(&record, kept).expect("written");
+
+    let (store, old) = (bench.folder.path().join("home/store"), bench.folder.path().join("old"));
+    fs::rename(&store, &old).expect("renamed");
+    Store::restore(&old, &store, &StoreOptions::default()).expect("restored").0.close().expect("closes");
+    assert!(matches!(bench.try_open(MAP), Err(MachineError::Displaced { reason: Displaced::Restored, .. })));
+    let restored = bench.store();
+    let owner = bench.home().owner_key(None).expect("readable").expect("still here");
+    rebind(&bench.home(), &bench.keys(), &restored, &owner.identity, true, 1_800_000_000_000).expect("bound");
+    restored.close().expect("closes");
+    bench.open().end();
+    bench.open().end();
 }
 
 #[test]

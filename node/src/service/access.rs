@@ -8,7 +8,7 @@
 //! A live grant ends with its key epoch. When an epoch ended early because somebody's access was revoked, the others get the
 //! rest of what they were granted from the next `Fetch` of their request.
 //!
-//! Everything here but [`AccessService::admit`] waits for the disk: call it on a thread that may block.
+//! What the operator calls waits for the disk: call it on a thread that may block.
 
 mod audit;
 mod desk;
@@ -38,10 +38,8 @@ use crate::{
 
 /// All peers together may ask for as much as this many of them.
 const PEERS_AT_FULL_RATE: u32 = 16;
-/// Messages that are answered at a time.
+/// Messages that are answered at a time; the others wait.
 const AT_A_TIME: usize = 4;
-/// When a peer that found all places taken may ask again, in ms.
-const CROWDED_MS: u32 = 500;
 /// When to ask again while nothing can be stored or published, in ms.
 const TROUBLE_MS: u32 = 60_000;
 
@@ -230,7 +228,7 @@ impl AccessService {
         Ok(audit::read(&self.desk()?.store, from, limit)?)
     }
 
-    /// How many requests wait for the operator.
+    /// How many requests wait for the operator. Waits for a decision that is being stored.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.desk.as_ref().map_or(0, Desk::pending)
@@ -249,22 +247,19 @@ impl AccessService {
     /// Answers one message. Waits for the disk, never for the peer.
     pub(super) async fn answer(self: Arc<Self>, net: Client, inbound: InboundRequest) {
         let InboundRequest { peer, bytes, responder } = inbound;
-        let reply = match self.admit(peer) {
+        let reply = match self.rates.admit(peer) {
             Ok(()) => self.reply(&net, peer, bytes).await,
-            Err(retry_ms) => {
-                let _ = net.penalize(peer, Offence::Flood).await; // the network has shut down
-                AccessReply::Busy { retry_ms }
+            Err(refused) => {
+                if refused.flood {
+                    let _ = net.penalize(peer, Offence::Flood).await; // fails only when the network has shut down
+                }
+                AccessReply::Busy { retry_ms: refused.retry_ms }
             }
         };
         match reply.encode() {
             Ok(bytes) => drop(responder.send(bytes).await),
             Err(error) => tracing::error!(%error, "an access reply cannot be encoded"),
         }
-    }
-
-    /// Counts a message of `peer`; the error is when it may come back, in ms.
-    fn admit(&self, peer: PeerId) -> Result<(), u32> {
-        self.rates.admit(peer)
     }
 
     async fn reply(self: Arc<Self>, net: &Client, peer: PeerId, bytes: Vec<u8>) -> AccessReply {
@@ -276,8 +271,8 @@ impl AccessService {
                 return denied(DenyCode::Invalid, "not a message of the access protocol");
             }
         };
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return AccessReply::Busy { retry_ms: CROWDED_MS };
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
+            return AccessReply::Busy { retry_ms: TROUBLE_MS };
         };
         let answered = tokio::task::spawn_blocking(move || {
             let _place = place;

@@ -261,3 +261,44 @@ impl Publisher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tributary_protocol::{
+        entry::{Entry, EntryBody, Mode, Policy, StreamInfo},
+        ids::{Hash, StreamId},
+        keys::FeedKey,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_full_queue_makes_nobody_wait_and_is_counted() {
+        let did = Did::from_bytes([1; 20]);
+        let info = StreamInfo {
+            stream: StreamId::of(&did, "imu"),
+            name: "imu".to_owned(),
+            message_type: String::new(),
+            mode: Mode::Raw,
+            policy: Policy::Free,
+            price: String::new(),
+            chunk_target: 4096,
+        };
+        let (log, body) = (LogId::MACHINE, EntryBody::Stream(info));
+        let entry = Entry { did, log, incarnation: 0, seq: 0, prev: Hash::ZERO, time_ms: 1, body };
+        let entry = Arc::new(SignedEntry::sign(entry, &FeedKey::generate(&mut rand::rng())).expect("signed"));
+        let (announcer, mut waiting, outbox) = FeedAnnouncer::new();
+        let (small, large): (Arc<[u8]>, Arc<[u8]>) =
+            (vec![0; MAX_ATTACHMENT].into(), vec![0; MAX_ATTACHMENT + 1].into());
+        for body in [None, Some(small), Some(large)].into_iter().cycle().take(QUEUE + 3) {
+            announcer.announce(&entry, body);
+        }
+        let status = outbox.status();
+        assert_eq!((status.announced, status.overflowed, status.logs_unheard), (QUEUE as u64 + 3, 3, 1));
+        let bodies: Vec<Option<usize>> = std::iter::from_fn(|| waiting.0.try_recv().ok())
+            .map(|announcement| announcement.body.map(|body| body.len()))
+            .collect();
+        assert_eq!(bodies.len(), QUEUE);
+        assert_eq!(bodies[..3], [None, Some(MAX_ATTACHMENT), None], "large bodies are left to pulls");
+    }
+}

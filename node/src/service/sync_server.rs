@@ -32,16 +32,15 @@ use crate::{
     net::{Client, InboundRequest, Offence, PeerId},
 };
 
-/// Requests of one peer a second; catching up on a long log takes one request for each 256 entries.
-const PER_PEER: u32 = 50;
+/// Requests of one peer a second; catching up on a long log takes one request for each 256 entries, so that is 50,000 entries
+/// a second.
+const PER_PEER: u32 = 200;
 /// Requests of everybody a second.
 const PER_NODE: u32 = 1000;
-/// Answers that are read from the disk at a time.
+/// Answers that are read from the disk at a time; the others wait.
 const AT_A_TIME: usize = 8;
 /// Entries or bindings in one answer.
 const PAGE: usize = 256;
-/// When a peer that found all places taken may ask again, in ms.
-const CROWDED_MS: u32 = 250;
 /// When to ask again after the store could not be read, or for logs that may not be published, in ms.
 const TROUBLE_MS: u32 = 60_000;
 /// Signed heads are used again for so long if nothing was appended: they carry the time, which should be about right.
@@ -109,9 +108,11 @@ impl SyncServer {
 
     /// `None` closes the stream without a word.
     async fn respond(self: Arc<Self>, net: &Client, peer: PeerId, bytes: &[u8]) -> Option<SyncResponse> {
-        if let Err(retry_ms) = self.rates.admit(peer) {
-            let _ = net.penalize(peer, Offence::Flood).await; // the network has shut down
-            return Some(SyncResponse::Busy { retry_ms });
+        if let Err(refused) = self.rates.admit(peer) {
+            if refused.flood {
+                let _ = net.penalize(peer, Offence::Flood).await; // fails only when the network has shut down
+            }
+            return Some(SyncResponse::Busy { retry_ms: refused.retry_ms });
         }
         let request = match SyncRequest::decode(bytes) {
             Ok(request) => request,
@@ -121,9 +122,7 @@ impl SyncServer {
                 return None;
             }
         };
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return Some(SyncResponse::Busy { retry_ms: CROWDED_MS });
-        };
+        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
         let answered = tokio::task::spawn_blocking(move || {
             let _place = place;
             self.look_up(&request)

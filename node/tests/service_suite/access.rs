@@ -13,7 +13,7 @@ use tributary_protocol::{
     wire::{AccessMessage, AccessReply, DenyCode},
 };
 
-use super::support::{Bare, dataset, fill, granted, head, machine_config, start, stream, stream_id};
+use super::support::{Bare, dataset, fill, granted, head, machine_config, start, stop, stream, stream_id};
 
 fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
@@ -98,7 +98,7 @@ async fn asking_twice_is_asking_once() {
         range: None,
     };
     grants[0].open(&hand.encryption, &expected, now_ms()).unwrap();
-    node.shutdown().await.unwrap();
+    stop(node, dir.path()).await;
 
     let node = start(dir.path(), &config).await;
     let peer = Bare::connect(&node).await;
@@ -215,4 +215,26 @@ async fn malformed_messages_are_refused_and_the_node_goes_on() {
     let garbage = AccessMessage::Request { quote: vec![1; 100], request: vec![2; 100] };
     assert_eq!(code(&Bare::connect(&node).await.access(&garbage).await), Some(DenyCode::Invalid));
     Hand::new().quoted(&Bare::connect(&node).await, node.did(), dataset(id)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_buyer_cannot_fill_the_operators_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), &machine_config(&[stream("/imu", "policy: manual")])).await;
+    let id = fill(&node, "/imu", 0, 10).await;
+    let (peer, greedy, modest) = (Bare::connect(&node).await, Hand::new(), Hand::new());
+    let quote = greedy.quoted(&peer, node.did(), dataset(id)).await;
+    for _ in 0..16 {
+        let request = greedy.request(&quote);
+        let reply = peer.access(&take(&quote, &request)).await;
+        assert_eq!(reply, AccessReply::Pending { request_id: request.id() });
+    }
+    let over = peer.access(&take(&quote, &greedy.request(&quote))).await;
+    assert_eq!(code(&over), Some(DenyCode::RateLimited), "{over:?}");
+    let quote = modest.quoted(&peer, node.did(), dataset(id)).await;
+    let reply = peer.access(&take(&quote, &modest.request(&quote))).await;
+    assert!(matches!(reply, AccessReply::Pending { .. }), "{reply:?}");
+    assert_eq!(node.access().orders(true, 100).unwrap().len(), 17);
+    // The newest first, and no more than asked for.
+    assert_eq!(node.access().orders(true, 1).unwrap()[0].buyer, modest.identity.did());
 }

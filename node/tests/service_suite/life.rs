@@ -3,17 +3,23 @@
 use tributary::{
     buyer::{AccessOutcome, PullSelection, Verdict},
     home::HomeError,
-    service::{JobError, NodeError, status::{NodeStatus, WarningCode}},
+    service::{
+        JobError, NodeError,
+        status::{NodeStatus, WarningCode},
+    },
 };
 use tributary_protocol::{
     dataset::DatasetEntry,
-    entry::{EntryBody, SignedEntry},
+    entry::{Entry, EntryBody, SignedEntry},
     ids::{LogId, LogKey},
+    keys::FeedKey,
+    wire::{AccessMessage, AccessReply, FeedMessage, SyncRequest, SyncResponse, topic_machine},
 };
 use tributary_store::{Store, StoreOptions, Table};
 
 use super::support::{
-    buyer_config, dataset, fill, follow, machine_config, messages, soon, start, stream, stream_id, try_start,
+    Bare, buyer_config, dataset, fill, follow, machine_config, messages, soon, start, stop, stream, stream_id,
+    try_start,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,6 +36,8 @@ async fn a_graceful_stop_leaves_nothing_undurable() {
     first.unwrap();
     second.unwrap();
     assert!(matches!(node.ingest(messages("/imu", 0, 1), |_| {}).await, Err(JobError::Stopped)));
+    drop(other);
+    stop(node, dir.path()).await;
 
     let (store, report) = Store::open(dir.path().join("home/store"), &StoreOptions::default()).unwrap();
     assert_eq!(report.recovery, tributary_store::Recovery::Clean);
@@ -58,7 +66,7 @@ async fn a_restarted_machine_goes_on_with_its_feed() {
     let (did, incarnation) = (machine.did(), machine.machine().unwrap().incarnation());
     follow(&buyer, &machine).await;
     let before = machine.status().await.logs;
-    machine.shutdown().await.unwrap();
+    stop(machine, m.path()).await;
 
     let machine = start(m.path(), &config).await;
     assert_eq!((machine.did(), machine.machine().unwrap().incarnation()), (did, incarnation));
@@ -82,8 +90,8 @@ async fn a_home_belongs_to_one_node_at_a_time() {
     let node = start(dir.path(), &buyer_config()).await;
     let second = try_start(dir.path(), &buyer_config()).await.err().unwrap();
     assert!(matches!(&second, NodeError::Home(error) if matches!(**error, HomeError::Locked { .. })), "{second}");
-    node.shutdown().await.unwrap();
-    start(dir.path(), &buyer_config()).await.shutdown().await.unwrap();
+    stop(node, dir.path()).await;
+    stop(start(dir.path(), &buyer_config()).await, dir.path()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,8 +158,47 @@ async fn an_endless_source_ends_with_the_node() {
     let summary = soon("ingest", ingest).await.unwrap().unwrap();
     let messages = summary.messages();
     assert!(messages >= 100);
+    stop(node, dir.path()).await;
     let (store, _) = Store::open(dir.path().join("home/store"), &StoreOptions::default()).unwrap();
     let rows = store.rows(Table::Dataset, &[], None, 100).unwrap();
     let packages: u64 = rows.iter().map(|(_, row)| DatasetEntry::decode(row).unwrap().package_count).sum();
     assert_eq!(packages, messages, "what was taken in is durable");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_meets_its_twin_stops_publishing_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), &machine_config(&[stream("/imu", "policy: free")])).await;
+    let id = fill(&node, "/imu", 0, 10).await;
+    let log = LogKey { did: node.did(), log: LogId::MACHINE, incarnation: 0 };
+    let head = SignedEntry::decode(&node.store().head(&log).unwrap().unwrap().1).unwrap();
+    let other = Entry { time_ms: head.entry().time_ms + 1, ..head.entry().clone() };
+    let message =
+        |entry: SignedEntry| FeedMessage::Entry { entry: entry.into_bytes(), attachment: None }.encode().unwrap();
+
+    // Signed with another key, it proves nothing.
+    let forged = SignedEntry::sign(other.clone(), &FeedKey::generate(&mut rand::rng())).unwrap();
+    let mut stranger = Bare::connect(&node).await;
+    stranger.gossip(&topic_machine(&node.did()), message(forged)).await;
+    let feed = node.home().keys(None).unwrap().feed;
+    let mut twin = Bare::connect(&node).await;
+    assert!(matches!(
+        twin.sync(&SyncRequest::Dataset { did: node.did(), dataset: id }).await,
+        SyncResponse::Dataset { .. }
+    ));
+    assert_eq!(node.machine().unwrap().displaced(), None);
+    twin.gossip(&topic_machine(&node.did()), message(SignedEntry::sign(other, &feed).unwrap())).await;
+    soon("displaced", async {
+        while node.machine().unwrap().displaced().is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let codes: Vec<WarningCode> = node.status().await.warnings.iter().map(|warning| warning.code).collect();
+    assert!(codes.contains(&WarningCode::Displaced), "{codes:?}");
+    let answer = twin.sync(&SyncRequest::Heads { did: node.did(), from_log: LogId::MACHINE }).await;
+    assert!(matches!(answer, SyncResponse::Busy { .. }), "{answer:?}");
+    let selection = dataset(id);
+    let quote = AccessMessage::Quote { machine: node.did(), buyer: node.did(), selection };
+    assert!(matches!(twin.access(&quote).await, AccessReply::Busy { .. }));
 }

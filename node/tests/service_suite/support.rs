@@ -2,12 +2,13 @@
 
 use std::{future::Future, io::Cursor, path::Path, time::Duration};
 
+use tokio::sync::broadcast;
 use tributary::{
     buyer::{Buyer, FeedLink, Streams},
     config::{Config, Overrides},
     home::{Home, InitOptions},
     ingest::{IngestOptions, NdjsonOptions, NdjsonSource, Source},
-    net::{self, Client, Keypair, NetConfig, NetEvents, PeerId},
+    net::{self, Client, Keypair, NetConfig, NetEvents, PeerEvent, PeerId, PublishOutcome},
     service::{Node, NodeError, NodeOptions},
 };
 use tributary_protocol::{
@@ -15,6 +16,7 @@ use tributary_protocol::{
     ids::{DatasetId, StreamId},
     wire::{AccessMessage, AccessReply, SyncRequest, SyncResponse},
 };
+use tributary_store::{Store, StoreOptions};
 
 /// No test may wait longer than this for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -63,6 +65,18 @@ pub(crate) async fn start(dir: &Path, text: &str) -> Node {
     try_start(dir, text).await.unwrap()
 }
 
+/// Stops a node and waits until nothing of it is left: a process that ends lets go of its store, here the last handle does.
+pub(crate) async fn stop(node: Node, dir: &Path) {
+    soon("shutdown", node.shutdown()).await.unwrap();
+    drop(node);
+    soon("release", async {
+        while Store::open(dir.join("home/store"), &StoreOptions::default()).is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 /// `count` messages on `topic`, numbered from `first`.
 pub(crate) fn messages(topic: &str, first: u64, count: u64) -> Box<dyn Source + Send> {
     let line = |n: u64| format!("{{\"n\":{n},\"pad\":\"{}\"}}\n", "x".repeat(200));
@@ -105,7 +119,8 @@ pub(crate) fn dataset(id: DatasetId) -> Selection {
 
 /// A peer that speaks the protocols message by message.
 pub(crate) struct Bare {
-    client: Client,
+    pub(crate) client: Client,
+    peers: broadcast::Receiver<PeerEvent>,
     _events: NetEvents,
     target: PeerId,
 }
@@ -113,9 +128,18 @@ pub(crate) struct Bare {
 impl Bare {
     pub(crate) async fn connect(node: &Node) -> Self {
         let (client, events, _) = net::start(Keypair::generate_ed25519(), NetConfig::default()).await.unwrap();
+        let peers = client.watch_peers();
         let address = node.net().listen_addrs().await.unwrap().remove(0);
         let target = soon("dial", client.dial(address)).await.unwrap();
-        Self { client, _events: events, target }
+        Self { client, peers, _events: events, target }
+    }
+
+    /// Publishes a message as soon as the node listens to the topic.
+    pub(crate) async fn gossip(&mut self, topic: &str, bytes: Vec<u8>) {
+        let listens = PeerEvent::Subscribed { peer: self.target, topic: topic.to_owned() };
+        soon("subscription", async { while self.peers.recv().await.unwrap() != listens {} }).await;
+        let sent = self.client.publish(topic, bytes).await.unwrap();
+        assert!(matches!(sent, PublishOutcome::Sent { .. }), "{sent:?}");
     }
 
     pub(crate) async fn access_bytes(&self, bytes: Vec<u8>) -> AccessReply {
@@ -132,9 +156,10 @@ impl Bare {
         SyncResponse::decode(&response).unwrap()
     }
 
-    /// Whether the stream was closed without an answer.
-    pub(crate) async fn sync_refused(&self, bytes: Vec<u8>) -> bool {
-        soon("sync", self.client.sync(self.target, bytes)).await.is_err()
+    /// The answer to these bytes; `None` when the stream was closed without one.
+    pub(crate) async fn sync_bytes(&self, bytes: Vec<u8>) -> Option<SyncResponse> {
+        let response = soon("sync", self.client.sync(self.target, bytes)).await.ok()?;
+        Some(SyncResponse::decode(&response).unwrap())
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, sync_channel},
 };
 
 use tributary_store::{ChunkState, EntryIndex, OpenReport, Reason, Retention, Store, StoreOptions, WriteBatch};
@@ -59,7 +60,7 @@ pub fn child() {
 /// A running child and what it has acknowledged so far.
 pub struct Running {
     pub child: Child,
-    lines: BufReader<std::process::ChildStdout>,
+    lines: Receiver<String>,
     pub acked: u64,
     pub deleted: u64,
 }
@@ -74,29 +75,41 @@ pub fn start(dir: &Path, per_batch: u64) -> Running {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap());
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let (sender, lines) = sync_channel(1 << 16);
+    std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
     Running { child, lines, acked: 0, deleted: 0 }
 }
 
 impl Running {
-    /// Reads until so many lines of acknowledgement came, or the child ended.
-    pub fn read(&mut self, lines: u64) -> u64 {
+    fn note(&mut self, line: &str) -> u64 {
+        // The first acknowledgement can follow libtest's own words on the same line.
+        if let Some(at) = line.find("acked ") {
+            self.acked = line[at + 6..].trim().parse().unwrap();
+            return 1;
+        }
+        if let Some(at) = line.find("deleted ") {
+            self.deleted = line[at + 8..].trim().parse().unwrap();
+        }
+        0
+    }
+
+    /// Waits until so many acknowledgements came, or the child ended; returns how many came.
+    pub fn read(&mut self, acknowledgements: u64) -> u64 {
         let mut read = 0;
-        let mut line = String::new();
-        while read < lines {
-            line.clear();
-            if self.lines.read_line(&mut line).unwrap_or(0) == 0 {
-                break;
-            }
-            // The first acknowledgement can follow libtest's own words on the same line.
-            if let Some(at) = line.find("acked ") {
-                self.acked = line[at + 6..].trim().parse().unwrap();
-                read += 1;
-            } else if let Some(at) = line.find("deleted ") {
-                self.deleted = line[at + 8..].trim().parse().unwrap();
-            }
+        while read < acknowledgements {
+            let Ok(line) = self.lines.recv() else { break };
+            read += self.note(&line);
         }
         read
+    }
+
+    /// What has been acknowledged up to this moment.
+    pub fn now(&mut self) -> (u64, u64) {
+        while let Ok(line) = self.lines.try_recv() {
+            self.note(&line);
+        }
+        (self.acked, self.deleted)
     }
 
     /// Kills it (SIGKILL) and reads what it had still printed.

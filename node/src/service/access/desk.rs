@@ -1,36 +1,33 @@
 //! The desk of a machine: decides requests, keeps orders, issues grants.
 
+mod grants;
+mod operator;
+mod policy;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use tributary_protocol::{
-    access::{
-        Grant, GrantHeader, GrantRange, Price, Quote, QuoteError, Range, RequestError, Selection, SignedQuote,
-        SignedRequest, grant::Issuer,
-    },
+    access::{Grant, GrantRange, Price, Quote, QuoteError, RequestError, Selection, SignedQuote, SignedRequest},
     binding::Binding,
-    dataset::DatasetEntry,
-    entry::{EntryBody, SignedEntry},
-    ids::{Did, Hash, LogId, LogKey, StreamId},
-    wire::{AccessReply, DenyCode, access::MAX_MESSAGE},
+    ids::{Did, Hash, StreamId},
+    wire::{AccessReply, DenyCode},
 };
-use tributary_store::{Store, StoreError, Table, WriteBatch};
+use tributary_store::{Store, Table, WriteBatch};
 
+use self::{
+    grants::{fitting, put_grants, set_delivered},
+    policy::Decision,
+};
 use super::{
-    AccessError, Revocation,
+    AccessError,
     audit::{Audit, AuditEvent, AuditRecord},
     denied,
-    order::{
-        Live, Order, OrderState, Row, deny_code, grant_key, grants_of, named_streams, order_key, orders, revoked_key,
-    },
+    order::{OrderState, Row, deny_code, order_key, orders},
 };
-use crate::{
-    config::{Policy, show_duration},
-    machine::{Clock, Machine, OwnBindingError, stored_bindings},
-};
+use crate::machine::{Clock, Machine, OwnBindingError, stored_bindings};
 
 /// A quote can be taken for so long.
 const QUOTE_LIFE_MS: u64 = 10 * 60 * 1000;
@@ -45,19 +42,10 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 const MAX_PENDING: usize = 1024;
 /// Requests of one buyer that wait for the operator.
 const MAX_PENDING_OF_BUYER: usize = 16;
-/// Ranges of keys, and so grants, of one request: a megabyte of grants.
-const MAX_GRANTS: usize = 256;
 /// Grants that one order can come to when its live ranges go on through new epochs.
 const MAX_GRANTS_EVER: u16 = 1024;
-/// Grants in one reply: more than fit of the shortest ones.
-const GRANTS_PER_REPLY: usize = 128;
-/// Bytes of a reply that are not grants.
-const REPLY_ENVELOPE: usize = 256;
 /// Orders read at a time.
 const PAGE: usize = 256;
-
-/// The operator's name in the audit log.
-const OPERATOR: &str = "operator";
 
 /// See the module.
 pub(super) struct Desk {
@@ -78,13 +66,6 @@ struct State {
 struct Waiting {
     buyer: Did,
     expires_ms: u64,
-}
-
-/// What the policies say.
-enum Decision {
-    Grant,
-    Wait,
-    Deny(DenyCode, String),
 }
 
 impl Desk {
@@ -298,147 +279,6 @@ impl Desk {
         Ok(Some(row))
     }
 
-    /// The live ranges of an order that go on in a newer epoch than was granted, with their keys there.
-    fn next_epochs(&self, row: &Row, now_ms: u64) -> Result<Vec<(usize, GrantRange)>, AccessError> {
-        let mut next = Vec::new();
-        for (at, live) in row.live.iter().enumerate() {
-            let seconds = live.until_ms.saturating_sub(now_ms) / 1000;
-            let Some(seconds) = u32::try_from(seconds).ok().filter(|seconds| *seconds > 0) else { continue };
-            if self.is_revoked(&live.stream, &row.order.buyer)? {
-                continue;
-            }
-            let selection = Selection::new(vec![Range::Live { stream: live.stream, seconds }])?;
-            let newer = self.machine.resolve(&selection)?.into_iter().find(|range| range.epoch > live.epoch);
-            next.extend(newer.map(|range| (at, range)));
-        }
-        Ok(next)
-    }
-
-    /// The first grants from number `from` on that fit in one reply.
-    fn stored_grants(&self, id: &Hash, from: u16) -> Result<Vec<Vec<u8>>, AccessError> {
-        let after = from.checked_sub(1).map(|before| grant_key(id, before));
-        let rows = self.store.rows(Table::Grant, &grants_of(id), after.as_deref(), GRANTS_PER_REPLY)?;
-        Ok(fitting(rows.into_iter().map(|(_, grant)| grant)))
-    }
-
-    pub(super) fn approve(&self, id: &Hash) -> Result<Order, AccessError> {
-        self.may_publish()?;
-        let mut state = self.lock();
-        let (mut row, now_ms) = (self.waiting(id)?, self.now_ms());
-        if now_ms >= row.order.expires_ms {
-            return Err(AccessError::Expired { id: *id, expires_ms: row.order.expires_ms });
-        }
-        let (quote, request) = row.signed()?;
-        let grants = self.grant(&mut row, &quote, &request, now_ms)?;
-        let mut batch = WriteBatch::new();
-        put_grants(&mut batch, id, 0, &grants);
-        batch.put_row(Table::Order, row.key(), row.encode()?);
-        let line = AuditRecord::new(now_ms, AuditEvent::Granted, row.order.buyer, row.order.streams.clone());
-        self.commit(&mut state, batch, &[line.about(*id).because(OPERATOR)])?;
-        state.pending.remove(&(row.order.received_ms, *id));
-        Ok(row.order)
-    }
-
-    pub(super) fn deny(&self, id: &Hash, reason: &str) -> Result<Order, AccessError> {
-        let mut state = self.lock();
-        let (mut row, now_ms) = (self.waiting(id)?, self.now_ms());
-        let mut batch = WriteBatch::new();
-        let line = refuse(&mut batch, &mut row, now_ms, DenyCode::Refused, reason)?;
-        self.commit(&mut state, batch, &[line])?;
-        state.pending.remove(&(row.order.received_ms, *id));
-        Ok(row.order)
-    }
-
-    pub(super) fn revoke(&self, buyer: &Did, stream: &str, now: bool) -> Result<Revocation, AccessError> {
-        let (id, name) = self.stream(stream)?;
-        let now_ms = self.now_ms();
-        let mut state = self.lock();
-        let mut batch = WriteBatch::new();
-        batch.put_row(Table::Policy, revoked_key(&id, buyer), now_ms.to_be_bytes().to_vec());
-        let line = AuditRecord::new(now_ms, AuditEvent::Revoked, *buyer, vec![id]).because(OPERATOR);
-        let mut lines = vec![line];
-        let mut refused = Vec::new();
-        let theirs = state.pending.iter().filter(|(_, waiting)| waiting.buyer == *buyer).map(|(key, _)| *key);
-        for key in theirs {
-            let Some(mut row) = self.load(&key.1)?.filter(|row| row.order.streams.contains(&id)) else { continue };
-            lines.push(refuse(&mut batch, &mut row, now_ms, DenyCode::Revoked, "access was revoked")?);
-            refused.push(key);
-        }
-        self.commit(&mut state, batch, &lines)?;
-        for key in &refused {
-            state.pending.remove(key);
-        }
-        drop(state);
-        if now {
-            self.machine.renew_epochs(Some(&name))?;
-        }
-        let refused = refused.into_iter().map(|(_, id)| id).collect();
-        Ok(Revocation { stream: name, buyer: *buyer, refused, epoch_renewed: now })
-    }
-
-    pub(super) fn reinstate(&self, buyer: &Did, stream: &str) -> Result<(), AccessError> {
-        let (id, _) = self.stream(stream)?;
-        let mut state = self.lock();
-        let mut batch = WriteBatch::new();
-        batch.delete_row(Table::Policy, revoked_key(&id, buyer));
-        let line = AuditRecord::new(self.now_ms(), AuditEvent::Reinstated, *buyer, vec![id]).because(OPERATOR);
-        self.commit(&mut state, batch, &[line])
-    }
-
-    pub(super) fn order(&self, id: &Hash) -> Result<Order, AccessError> {
-        Ok(self.load(id)?.ok_or(AccessError::NoOrder { id: *id })?.order)
-    }
-
-    pub(super) fn orders(&self, only_pending: bool, limit: usize) -> Result<Vec<Order>, AccessError> {
-        // Rows are in the order of their ids; the newest `limit` are kept while all are read.
-        let mut newest: BTreeMap<(u64, Hash), Order> = BTreeMap::new();
-        self.for_each_order(|row| {
-            if !only_pending || row.order.state == OrderState::Pending {
-                newest.insert((row.order.received_ms, row.order.id), row.order);
-                if newest.len() > limit {
-                    newest.pop_first();
-                }
-            }
-        })?;
-        Ok(newest.into_values().rev().collect())
-    }
-
-    pub(super) fn keep_house(&self) -> Result<(), AccessError> {
-        let now_ms = self.now_ms();
-        let mut over = Vec::new();
-        self.for_each_order(|row| {
-            if now_ms >= row.keep_ms && row.order.state != OrderState::Pending {
-                over.push(row.order.id);
-            }
-        })?;
-        for id in over {
-            let mut batch = WriteBatch::new();
-            let mut after: Option<Vec<u8>> = None;
-            loop {
-                let rows = self.store.rows(Table::Grant, &grants_of(&id), after.as_deref(), PAGE)?;
-                let Some((last, _)) = rows.last() else { break };
-                after = Some(last.clone());
-                for (key, _) in rows {
-                    batch.delete_row(Table::Grant, key);
-                }
-            }
-            batch.delete_row(Table::Order, order_key(&id));
-            self.store.commit(batch)?;
-        }
-        let mut state = self.lock();
-        let late: Vec<_> = state.pending.iter().filter(|(_, w)| now_ms >= w.expires_ms).map(|(key, _)| *key).collect();
-        for key in late {
-            if let Some(mut row) = self.load(&key.1)? {
-                let mut batch = WriteBatch::new();
-                let reason = "nobody decided about it in time";
-                let line = refuse(&mut batch, &mut row, now_ms, DenyCode::Expired, reason)?;
-                self.commit(&mut state, batch, &[line])?;
-            }
-            state.pending.remove(&key);
-        }
-        Ok(())
-    }
-
     /// Commits a batch with its audit lines.
     fn commit(&self, state: &mut State, mut batch: WriteBatch, lines: &[AuditRecord]) -> Result<(), AccessError> {
         state.audit.put(&mut batch, lines);
@@ -466,150 +306,6 @@ impl Desk {
         Ok(oldest)
     }
 
-    fn decide(&self, buyer: &Did, streams: &[StreamId]) -> Result<Decision, AccessError> {
-        let mut decision = Decision::Grant;
-        for stream in streams {
-            let Some(config) = self.machine.stream_config(stream) else {
-                return Ok(Decision::Deny(DenyCode::NotFound, format!("no stream {stream} here")));
-            };
-            if self.is_revoked(stream, buyer)? {
-                let reason = format!("access to {} was revoked", config.name());
-                return Ok(Decision::Deny(DenyCode::Revoked, reason));
-            }
-            match &config.access.policy {
-                Policy::Free => {}
-                Policy::Allowlist(buyers) if buyers.contains(buyer) => {}
-                Policy::Allowlist(_) => {
-                    let reason = format!("{} is only for the buyers on its list", config.name());
-                    return Ok(Decision::Deny(DenyCode::Policy, reason));
-                }
-                Policy::Manual => decision = Decision::Wait,
-            }
-        }
-        Ok(decision)
-    }
-
-    fn is_revoked(&self, stream: &StreamId, buyer: &Did) -> Result<bool, StoreError> {
-        Ok(self.store.row(Table::Policy, &revoked_key(stream, buyer))?.is_some())
-    }
-
-    /// The streams that a selection touches, each once; a reply when it asks for what there is not, or for too much.
-    fn streams_of(&self, selection: &Selection) -> Result<Result<Vec<StreamId>, AccessReply>, AccessError> {
-        let mut streams: Vec<StreamId> = named_streams(selection).collect();
-        for range in selection.ranges() {
-            if let Range::Dataset(id) = range {
-                let row = self.store.row(Table::Dataset, id.as_bytes())?;
-                let Some(entry) = row.and_then(|row| DatasetEntry::decode(&row).ok()) else {
-                    return Ok(Err(denied(DenyCode::NotFound, &format!("no closed dataset {id} here"))));
-                };
-                streams.push(entry.stream);
-            }
-        }
-        streams.sort_unstable();
-        streams.dedup();
-        if let Some(stream) = streams.iter().find(|stream| self.machine.stream_config(stream).is_none()) {
-            return Ok(Err(denied(DenyCode::NotFound, &format!("no stream {stream} here"))));
-        }
-        for range in selection.ranges() {
-            if let Some(reply) = self.check_future(range)? {
-                return Ok(Err(reply));
-            }
-        }
-        Ok(Ok(streams))
-    }
-
-    /// Keys of what does not exist yet are prepaid, and no more of them than the configuration allows: what is granted cannot
-    /// be taken back. They are had by a live range only.
-    fn check_future(&self, range: &Range) -> Result<Option<AccessReply>, AccessError> {
-        match *range {
-            Range::Live { stream, seconds } => {
-                let longest = self.machine.stream_config(&stream).map_or(Duration::ZERO, |config| config.access.live);
-                if Duration::from_secs(u64::from(seconds)) <= longest {
-                    return Ok(None);
-                }
-                let reason = format!("live access is granted for at most {} at a time", show_duration(longest));
-                Ok(Some(denied(DenyCode::Policy, &reason)))
-            }
-            Range::Positions { stream, epoch, last, .. } => {
-                let incarnation = self.machine.incarnation();
-                let log = LogKey { did: self.machine.did(), log: LogId::from(stream), incarnation };
-                let newest = self.store.head(&log)?.and_then(|(_, bytes)| {
-                    match SignedEntry::decode(&bytes).ok()?.entry().body {
-                        EntryBody::Chunk(ref record) => Some((record.epoch, record.position)),
-                        _ => None,
-                    }
-                });
-                // Without a chunk in this incarnation, only epochs of earlier ones are over.
-                let over = match newest {
-                    Some((newest, position)) => epoch < newest || (epoch == newest && last <= position),
-                    None => epoch < u64::from(incarnation) << 32,
-                };
-                let reason = "these positions go beyond the newest chunk; ask for a live range instead";
-                Ok((!over).then(|| denied(DenyCode::Policy, reason)))
-            }
-            Range::Dataset(_) | Range::Time { .. } => Ok(None),
-        }
-    }
-
-    /// Issues all grants of an order and notes them in it.
-    fn grant(
-        &self,
-        row: &mut Row,
-        quote: &SignedQuote,
-        request: &SignedRequest,
-        now_ms: u64,
-    ) -> Result<Vec<Grant>, AccessError> {
-        let mut ranges: Vec<GrantRange> = Vec::new();
-        let mut keep_ms = now_ms;
-        for range in quote.quote().selection.ranges() {
-            for found in self.machine.resolve(&Selection::new(vec![*range])?)? {
-                if let Range::Live { stream, seconds } = *range {
-                    let until_ms = now_ms.saturating_add(u64::from(seconds).saturating_mul(1000));
-                    keep_ms = keep_ms.max(until_ms);
-                    row.live.push(Live { stream, until_ms, epoch: found.epoch });
-                }
-                if !ranges.contains(&found) {
-                    ranges.push(found);
-                }
-            }
-            if ranges.len() > MAX_GRANTS {
-                return Err(AccessError::TooManyRanges { found: ranges.len(), max: MAX_GRANTS });
-            }
-        }
-        let grants = self.issue(quote, request, &ranges, now_ms)?;
-        row.keep_ms = keep_ms.saturating_add(GRANT_LIFE_MS);
-        let count = u16::try_from(grants.len()).unwrap_or(u16::MAX);
-        row.order.state = OrderState::Granted { decided_ms: now_ms, grants: count, delivered_ms: None };
-        Ok(grants)
-    }
-
-    fn issue(
-        &self,
-        quote: &SignedQuote,
-        request: &SignedRequest,
-        ranges: &[GrantRange],
-        now_ms: u64,
-    ) -> Result<Vec<Grant>, AccessError> {
-        let each = |range: &GrantRange| {
-            let cover = self.machine.cover(range)?;
-            let header = GrantHeader {
-                grant_id: grant_id(&request.id(), range),
-                request_id: request.id(),
-                machine: self.machine.did(),
-                range: *range,
-                buyer: request.request().buyer,
-                buyer_enc: request.request().buyer_enc,
-                terms_hash: quote.terms_hash(),
-                issued_ms: now_ms,
-                expires_ms: now_ms.saturating_add(GRANT_LIFE_MS),
-                binding_serial: self.binding.serial,
-                cover_hash: cover.hash(),
-            };
-            Ok(Grant::issue(header, &cover, Issuer::Feed(&self.machine.keys().feed), &mut rand::rng())?)
-        };
-        ranges.iter().map(each).collect()
-    }
-
     fn may_publish(&self) -> Result<(), AccessError> {
         match self.machine.displaced() {
             None => Ok(()),
@@ -617,25 +313,8 @@ impl Desk {
         }
     }
 
-    /// A stream by its public name or its id.
-    fn stream(&self, name: &str) -> Result<(StreamId, String), AccessError> {
-        let id = self.machine.stream_id(name).or_else(|| name.parse().ok());
-        id.and_then(|id| Some((id, self.machine.stream_config(&id)?.name().to_owned())))
-            .ok_or_else(|| AccessError::NoStream { name: name.to_owned() })
-    }
-
     fn load(&self, id: &Hash) -> Result<Option<Row>, AccessError> {
         Ok(self.store.row(Table::Order, &order_key(id))?.map(|row| Row::decode(&row)).transpose()?)
-    }
-
-    fn waiting(&self, id: &Hash) -> Result<Row, AccessError> {
-        let row = self.load(id)?.ok_or(AccessError::NoOrder { id: *id })?;
-        let state = match &row.order.state {
-            OrderState::Pending => return Ok(row),
-            OrderState::Granted { .. } => "granted".to_owned(),
-            OrderState::Denied { reason, .. } => format!("denied, {reason}"),
-        };
-        Err(AccessError::Decided { id: *id, state })
     }
 
     fn for_each_order(&self, mut each: impl FnMut(Row)) -> Result<(), AccessError> {
@@ -668,40 +347,6 @@ fn refuse(
     batch.put_row(Table::Order, row.key(), row.encode()?);
     let line = AuditRecord::new(now_ms, AuditEvent::Denied, row.order.buyer, row.order.streams.clone());
     Ok(line.about(row.order.id).because(reason))
-}
-
-/// The same grant has the same id however often it is issued.
-fn grant_id(request: &Hash, range: &GrantRange) -> Hash {
-    let mut bytes = request.as_bytes().to_vec();
-    bytes.extend_from_slice(range.stream.as_bytes());
-    for number in [range.epoch, range.first.as_u64(), range.last.as_u64()] {
-        bytes.extend_from_slice(&number.to_be_bytes());
-    }
-    Hash::derive("tributary 2026 grant id", &bytes)
-}
-
-fn put_grants(batch: &mut WriteBatch, id: &Hash, first: u16, grants: &[Grant]) {
-    for (number, grant) in (first..=u16::MAX).zip(grants) {
-        batch.put_row(Table::Grant, grant_key(id, number), grant.encode());
-    }
-}
-
-fn set_delivered(state: &mut OrderState, now_ms: u64) {
-    if let OrderState::Granted { delivered_ms, .. } = state {
-        delivered_ms.get_or_insert(now_ms);
-    }
-}
-
-/// As many as fit in one reply.
-fn fitting(grants: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
-    let mut room = MAX_MESSAGE - REPLY_ENVELOPE;
-    grants
-        .take_while(|grant| {
-            let fits = grant.len() + 3 <= room;
-            room = room.saturating_sub(grant.len() + 3);
-            fits
-        })
-        .collect()
 }
 
 fn reply_to(row: &Row, grants: Vec<Vec<u8>>, from: u16, now_ms: u64) -> AccessReply {

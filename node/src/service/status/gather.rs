@@ -52,7 +52,7 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
         streams: Vec::new(),
         logs: Vec::new(),
         outbox: inner.outbox.as_ref().map(|outbox| outbox.status()),
-        pending_requests: u64::try_from(inner.access.pending()).unwrap_or(u64::MAX),
+        pending_requests: 0,
         followed: feeds.into_iter().map(|feed| followed_status(feed, now_ms)).collect(),
         store: StoreStatus::default(),
         served: pulls.map_or_else(ServedStatus::default, |stats| ServedStatus {
@@ -69,9 +69,10 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
         let message = format!("the owner's secret key is on this machine; move {} to a safe place", path.display());
         status.warnings.push(Warning { code: WarningCode::OwnerKeyHere, message });
     }
-    let (machine, store) = (inner.machine.clone(), inner.store.clone());
+    let (machine, store, access) = (inner.machine.clone(), inner.store.clone(), inner.access.clone());
     let read = tokio::task::spawn_blocking(move || {
         let mut status = status;
+        status.pending_requests = u64::try_from(access.pending()).unwrap_or(u64::MAX);
         read_store(&mut status, machine.as_deref(), &store, now_ms);
         status
     });

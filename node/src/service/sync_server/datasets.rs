@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, TryLockError},
 };
 
 use tributary_protocol::{
@@ -32,6 +32,8 @@ const PAGE: usize = 256;
 const PAGE_BYTES: usize = 1 << 20;
 /// When to come back for the rest of a lookup, in ms.
 const GO_ON_MS: u32 = 50;
+/// When to come back while another tree is built, in ms.
+const BUILD_MS: u32 = 500;
 
 /// Looks datasets up in the machine logs of a store.
 pub(super) struct Datasets {
@@ -48,6 +50,9 @@ struct Known {
     /// The first position of each machine log that was not read yet.
     read: HashMap<LogKey, u64>,
 }
+
+/// Another tree is being built.
+struct Building;
 
 enum Found {
     Entry(Vec<u8>, Box<DatasetEntry>),
@@ -85,10 +90,15 @@ impl Datasets {
         let Some(record) = self.store.entry(&log, seq)?.as_deref().and_then(record_of) else {
             return Ok(SyncResponse::NotFound);
         };
-        let Some(proof) = self.tree(did, &closed)?.and_then(|tree| tree.prove(index)) else {
-            return Ok(SyncResponse::NotFound);
+        let tree = match self.tree(did, &closed)? {
+            Some(Ok(tree)) => tree,
+            Some(Err(Building)) => return Ok(SyncResponse::Busy { retry_ms: BUILD_MS }),
+            None => return Ok(SyncResponse::NotFound),
         };
-        Ok(SyncResponse::Inclusion { entry, record, proof })
+        Ok(match tree.prove(index) {
+            Some(proof) => SyncResponse::Inclusion { entry, record, proof },
+            None => SyncResponse::NotFound,
+        })
     }
 
     fn find(&self, did: &Did, dataset: &DatasetId) -> Result<Found, StoreError> {
@@ -150,14 +160,16 @@ impl Datasets {
     }
 
     /// The tree of a closed dataset; `None` when not all its records are here, or they are not what was closed.
-    fn tree(&self, did: &Did, closed: &DatasetEntry) -> Result<Option<Arc<DatasetTree>>, StoreError> {
+    fn tree(&self, did: &Did, closed: &DatasetEntry) -> Result<Option<Result<Arc<DatasetTree>, Building>>, StoreError> {
         if let Some(tree) = self.kept(&closed.dataset) {
-            return Ok(Some(tree));
+            return Ok(Some(Ok(tree)));
         }
-        let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tree) = self.kept(&closed.dataset) {
-            return Ok(Some(tree));
-        }
+        // Whoever finds it taken comes back: waiting here would hold a place that others could use.
+        let _building = match self.building.try_lock() {
+            Ok(building) => building,
+            Err(TryLockError::Poisoned(building)) => building.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(Some(Err(Building))),
+        };
         let (log, mut tree, mut next) = (stream_log(did, closed), DatasetTree::default(), closed.first_seq);
         while next <= closed.last_seq {
             let page = self.store.entries(&log, next, PAGE, PAGE_BYTES)?;
@@ -178,7 +190,7 @@ impl Datasets {
         let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
         trees.truncate(TREES - 1);
         trees.push_front((closed.dataset, Arc::clone(&tree)));
-        Ok(Some(tree))
+        Ok(Some(Ok(tree)))
     }
 
     fn kept(&self, dataset: &DatasetId) -> Option<Arc<DatasetTree>> {

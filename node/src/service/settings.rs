@@ -1,0 +1,47 @@
+//! From the configuration to the settings of the parts.
+
+use std::num::NonZeroU32;
+
+use tributary_store::StoreOptions;
+
+use super::{access::AccessService, sync_server::SyncServer};
+use crate::{
+    config::Config,
+    net::{ConnectionCaps, NetConfig, PullServerConfig},
+};
+
+/// When peers that found a queue full may ask again, in ms.
+const BUSY_MS: u32 = 1000;
+
+pub(super) fn store_options(config: &Config) -> StoreOptions {
+    StoreOptions { quota_bytes: config.store.quota, ballast_bytes: config.store.ballast, ..StoreOptions::default() }
+}
+
+pub(super) fn net_config(config: &Config) -> NetConfig {
+    let limits = &config.network.limits;
+    NetConfig {
+        listen: config.network.listen.clone(),
+        connections: ConnectionCaps {
+            incoming: limits.connections,
+            per_peer: limits.connections_per_peer,
+            ..ConnectionCaps::default()
+        },
+        sync_busy: SyncServer::busy(BUSY_MS),
+        access_busy: AccessService::busy(BUSY_MS),
+        ..NetConfig::default()
+    }
+}
+
+pub(super) fn pull_config(config: &Config) -> PullServerConfig {
+    let limits = &config.network.limits;
+    let count = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+    // 4 GB a second stand for any speed.
+    let rate = |limit: Option<u64>| limit.and_then(|rate| NonZeroU32::new(u32::try_from(rate).unwrap_or(u32::MAX)));
+    PullServerConfig {
+        max_streams: count(limits.pulls),
+        max_streams_per_peer: count(limits.pulls_per_peer),
+        bytes_per_second: rate(limits.pull_bytes_per_second),
+        bytes_per_second_per_peer: rate(limits.pull_bytes_per_second_per_peer),
+        ..PullServerConfig::default()
+    }
+}
