@@ -25,17 +25,20 @@ const ORDERS_EVERY: Duration = Duration::from_secs(600);
 /// How often retention is carried out.
 const RETENTION_EVERY: Duration = Duration::from_secs(600);
 
+/// What the tasks work on.
+pub(super) struct Kept<'a> {
+    pub(super) net: &'a Client,
+    pub(super) store: &'a Store,
+    pub(super) buyer: Option<&'a Buyer>,
+    pub(super) access: &'a Arc<AccessService>,
+    pub(super) config: &'a Config,
+    pub(super) did: Did,
+    pub(super) clock: &'a Clock,
+}
+
 /// Starts the tasks; they end when they are dropped.
-pub(super) fn start(
-    net: &Client,
-    store: &Store,
-    buyer: Option<&Buyer>,
-    access: &Arc<AccessService>,
-    config: &Config,
-    did: Did,
-    clock: &Clock,
-    tasks: &mut JoinSet<()>,
-) {
+pub(super) fn start(kept: &Kept<'_>, tasks: &mut JoinSet<()>) {
+    let &Kept { net, store, buyer, access, config, did, clock } = kept;
     if !config.network.peers.is_empty() {
         tasks.spawn(stay_connected(net.clone(), config.network.peers.clone()));
     }
@@ -109,8 +112,7 @@ async fn keep_store(store: Store, config: Config, did: Did, clock: Clock) {
     loop {
         timer.tick().await;
         let (store, config, now_ms) = (store.clone(), Arc::clone(&config), clock());
-        let collected =
-            tokio::task::spawn_blocking(move || retention::carry_out(&store, &config, &did, false, now_ms));
+        let collected = tokio::task::spawn_blocking(move || retention::carry_out(&store, &config, &did, false, now_ms));
         match collected.await {
             Ok(Ok(report)) if report.expired_chunks > 0 => {
                 tracing::info!(
