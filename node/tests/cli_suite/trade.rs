@@ -37,7 +37,7 @@ fn a_buyer_follows_asks_pulls_proves_and_exports() {
     assert_eq!((&proof["verdict"], &proof["packages_verified"]), (&"proven".into(), &50.into()), "{proof}");
     assert!(out(&buyer.ends(0, &["verify", &dataset])).contains("PROVEN"));
     let exported = buyer.json(&["export", "--dataset", &dataset, "--format", "ndjson,mcap", "--out", "files"]);
-    let files = exported["datasets"][0]["files"].as_array().expect("a list").clone();
+    let files = exported["files"].as_array().expect("a list").clone();
     assert_eq!(files.len(), 2);
     let ndjson = files.iter().find(|file| file["format"] == "ndjson").expect("written")["path"].as_str().expect("text");
     let text = fs::read_to_string(ndjson).expect("there");
@@ -58,7 +58,7 @@ fn a_buyer_follows_asks_pulls_proves_and_exports() {
     // Without a node, on what is here.
     assert_eq!(buyer.json(&["verify", &dataset])["verdict"], "proven");
     let again = buyer.json(&["export", "--stream", "/imu", "--format", "ndjson", "--out", "again"]);
-    assert_eq!(again["datasets"][0]["packages"], 50);
+    assert_eq!(again["packages"], 50);
     assert_eq!(buyer.json(&["feed", "ls"])[0]["own"], false);
 }
 
@@ -164,7 +164,7 @@ fn a_copy_that_was_damaged_here_is_broken_until_it_is_mended() {
     buyer.ends(0, &["pull", "--dataset", &dataset]);
     assert_eq!(buyer.json(&["verify", &dataset])["verdict"], "proven");
     let exported = buyer.json(&["export", "--dataset", &dataset, "--out", "files"]);
-    let file = exported["datasets"][0]["files"][0]["path"].as_str().expect("text").to_owned();
+    let file = exported["files"][0]["path"].as_str().expect("text").to_owned();
     assert!(fs::read(file).expect("there") == bytes);
     buyer.fails(2, &["export", "--dataset", &dataset, "--format", "mcap", "--out", "files"]);
 }
