@@ -6,7 +6,8 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use tributary_fuzz::{Mutator, TARGETS, Target, seeds};
 
-/// Mutations of one target's corpus in each run, divided by what an execution costs.
+/// Mutations of one target's corpus in each run, divided by what an execution costs. The environment variable
+/// `FUZZ_MUTATIONS` asks for another number.
 const MUTATIONS: usize = 4000;
 /// Longest file of the corpus, and longest mutation, in bytes.
 const MAX_LEN: usize = 16 << 10;
@@ -54,8 +55,9 @@ fn replay(name: &str, target: Target, cost: usize) {
         run(&bytes);
         inputs.push(bytes);
     }
+    let wanted = std::env::var("FUZZ_MUTATIONS").ok().and_then(|number| number.parse().ok()).unwrap_or(MUTATIONS);
     let mut mutator = Mutator::new(name, MAX_LEN);
-    for _ in 0..MUTATIONS / cost {
+    for _ in 0..wanted / cost {
         run(&mutator.next(&inputs));
     }
 }

@@ -236,7 +236,7 @@ impl Log {
             seeds.add("binding", &format!("bare-{n}"), binding.bytes());
         }
         for entry in self.machine.iter().chain(&self.stream[..1]) {
-            seeds.add("entry", entry.entry().body.kind().name(), entry.bytes());
+            seeds.add("entry", &entry.entry().body.kind().name().replace(' ', "-"), entry.bytes());
         }
         seeds.add("head", "machine", *Self::head(&self.machine).bytes());
         seeds.add("head", "stream", *Self::head(&self.stream).bytes());
