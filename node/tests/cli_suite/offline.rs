@@ -99,15 +99,15 @@ fn rules_are_shown_field_by_field_and_violations_fail() {
 fn a_recording_is_tried_and_ingested_by_topic() {
     let recording = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/recordings/robot.mcap");
     let machine = Home::new(
-        "roles: [machine]\nnetwork: { listen: [/ip4/127.0.0.1/tcp/0] }\nstreams:\n  - { topic: /imu/data, mode: fields, default: include }\n",
+        "roles: [machine]\nnetwork: { listen: [/ip4/127.0.0.1/tcp/0] }\nstreams:\n  - { topic: /imu, mode: fields, default: include }\n",
     );
     let report = machine.json(&["rules", "test", "--recording", recording]);
     let topics = report["topics"].as_object().expect("topics");
     let (mapped, stay): (Vec<_>, Vec<_>) = topics.iter().partition(|(_, topic)| topic["stream"].is_string());
-    assert_eq!((mapped.len(), mapped[0].0.as_str()), (1, "/imu/data"), "{:?}", topics.keys());
+    assert_eq!((mapped.len(), mapped[0].0.as_str()), (1, "/imu"), "{:?}", topics.keys());
     assert!(!stay.is_empty() && mapped[0].1["fields"].as_object().expect("fields").len() > 5);
     let taken = machine.json(&["ingest", recording]);
-    assert_eq!(taken["topics"]["/imu/data"]["messages"], mapped[0].1["messages"]);
+    assert_eq!(taken["topics"]["/imu"]["messages"], mapped[0].1["messages"]);
     assert_eq!(machine.json(&["dataset", "ls"])[0]["packages"], mapped[0].1["messages"]);
 }
 
@@ -253,7 +253,7 @@ fn wrong_flags_are_usage_errors() {
         &["access", "request", "--stream", "x", "--from", "yesterday"],
         &["access", "revoke", "somebody"],
         &["export", "--stream", "x", "--format", "pdf", "--out", "x"],
-        &["grant", "--to", "me", "--key", "00", "--out", "x"],
+        &["grant", "--buyer", "me", "--key", "00", "--out", "x"],
     ] {
         let refused = tributary().args(args).output().expect("runs");
         assert_eq!(refused.status.code(), Some(2), "{args:?}: {}", err(&refused));
