@@ -16,7 +16,7 @@ use tributary_protocol::{
     wire::{AccessMessage, AccessReply, SyncRequest, SyncResponse},
 };
 
-use crate::wait::{soon, until};
+use crate::wait::{again, soon};
 
 /// The address in a feed link, which ends in the peer id of the node.
 ///
@@ -67,7 +67,11 @@ impl Stranger {
     /// When it does not answer.
     pub async fn connect(address: &Multiaddr) -> Self {
         let (client, events, _) = net::start(Keypair::generate_ed25519(), NetConfig::default()).await.unwrap();
-        let target = until("a connection", async || client.dial(address.clone()).await.ok()).await;
+        let target = again("a connection", || {
+            let (client, address) = (client.clone(), address.clone());
+            async move { client.dial(address).await.ok() }
+        })
+        .await;
         Self { client, _events: events, target }
     }
 
@@ -211,10 +215,10 @@ impl Vandal {
     ///
     /// When it does not answer.
     pub async fn connect(address: &Multiaddr) -> Self {
-        until("a connection", async || Self::try_connect(address).await).await
+        again("a connection", || Self::try_connect(address.clone())).await
     }
 
-    async fn try_connect(address: &Multiaddr) -> Option<Self> {
+    async fn try_connect(address: Multiaddr) -> Option<Self> {
         let mut swarm: Swarm<libp2p_stream::Behaviour> = libp2p::SwarmBuilder::with_new_identity()
             .with_tokio()
             .with_tcp(tcp::Config::default(), (tls::Config::new, noise::Config::new), yamux::Config::default)
@@ -242,7 +246,7 @@ impl Vandal {
                 swarm.select_next_some().await;
             }
         });
-        Some(Self { control, target: peer_of(address), task })
+        Some(Self { control, target: peer_of(&address), task })
     }
 
     /// Opens a stream for a protocol; `None` when the node will not.
