@@ -475,8 +475,14 @@ impl Machine {
     fn settle(&self, incarnation: u32) -> Result<(), MachineError> {
         let mut origin = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
         if origin.incarnation() == incarnation {
-            // Made anew with every start, so that a copy from before it can be told from what was there then.
-            origin.save()?;
+            // Made anew with every start, so that a copy from before it can be told from what was there then. A full disk
+            // costs only that: the record that is there stays good.
+            match origin.save() {
+                Err(OriginError::Io { source, path }) if source.kind() == std::io::ErrorKind::StorageFull => {
+                    tracing::warn!(path = %path.display(), "the disk is full; the origin record stays as it is");
+                }
+                saved => saved?,
+            }
         } else {
             origin.settle(&self.key_dir, &self.store, incarnation)?;
         }

@@ -30,9 +30,9 @@ use tributary_tests::{
 
 const TOPICS: &[&str] = &["/imu"];
 const TOPIC: &str = TOPICS[0];
-const DISK_MIB: u64 = 40;
-/// What is left for the node's logs when the filler lies there.
-const ROOM_MIB: u64 = 3;
+const DISK_MIB: u64 = 384;
+/// What the node leaves free of its own accord is 8 MiB, so that it can still write what is small.
+const RESERVE_MIB: u64 = 6;
 
 /// A small disk of its own, gone when it is dropped.
 struct SmallDisk(PathBuf);
@@ -50,11 +50,11 @@ impl SmallDisk {
         self.0.join("filler")
     }
 
-    /// Leaves only [`ROOM_MIB`] free.
-    fn fill(&self) {
+    /// Leaves only so much free.
+    fn fill(&self, room_mib: u64) {
         let used = Command::new("df").args(["--output=avail", "-B1"]).arg(&self.0).output().unwrap();
         let free: u64 = String::from_utf8(used.stdout).unwrap().lines().nth(1).unwrap().trim().parse().unwrap();
-        let len = free.saturating_sub(ROOM_MIB << 20);
+        let len = free.saturating_sub(room_mib << 20);
         fs::write(self.filler(), vec![1; usize::try_from(len).unwrap()]).unwrap();
     }
 
@@ -131,17 +131,17 @@ async fn a_full_disk_stalls_the_stream_and_loses_nothing() {
     let buyer = NodeProcess::start(&sandbox.buyer("buyer", "")).await;
     trade::follow(&buyer, &machine).await;
 
-    // Full, and room again.
+    // Full to the last byte, and room again.
     let next = Arc::new(AtomicU64::new(0));
-    disk.fill();
+    disk.fill(0);
     let job = ingest(&machine, &next);
     let durable = stalled(&machine).await;
     assert!(!job.is_finished(), "the source waits");
     disk.free();
     goes_on(&machine, durable).await;
 
-    // Full again, and now it dies. It starts on the full disk, with everything that it acknowledged.
-    disk.fill();
+    // Full again but for the node's reserve, and now it dies. It starts on the full disk, with everything that it acknowledged.
+    disk.fill(RESERVE_MIB);
     stalled(&machine).await;
     let durable = machine.stream(TOPIC).await.lane.durable_packages;
     machine.kill();
