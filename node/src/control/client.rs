@@ -16,6 +16,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     api::{Event, Problem},
@@ -75,6 +76,12 @@ fn odd(error: impl std::fmt::Display) -> ClientError {
 
 fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed()
+}
+
+/// An answer on its connection, which is closed when this is dropped.
+struct Answer {
+    response: Response<Incoming>,
+    _driver: AbortOnDropHandle<()>,
 }
 
 /// A client of the node whose control socket is at a path.
@@ -173,15 +180,15 @@ impl ControlClient {
         route: &str,
         content: Option<&'static str>,
         body: Body,
-    ) -> Result<Response<Incoming>, ClientError> {
+    ) -> Result<Answer, ClientError> {
         let stream = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        // The connection is driven beside the request, and ends with it.
-        tokio::spawn(async move {
+        // The connection is driven beside the request, and ends with it: an endless body would keep it open otherwise.
+        let driver = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "the control connection ended");
             }
-        });
+        }));
         let mut request = Request::builder().method(method).uri(route).header(header::HOST, "tributary");
         if let Some(content) = content {
             request = request.header(header::CONTENT_TYPE, content);
@@ -189,7 +196,7 @@ impl ControlClient {
         let request = request.body(body).map_err(odd)?;
         let response = sender.send_request(request).await.map_err(broken)?;
         if response.status() == StatusCode::OK {
-            return Ok(response);
+            return Ok(Answer { response, _driver: driver });
         }
         let status = response.status();
         let bytes = whole(response).await?;
@@ -199,14 +206,15 @@ impl ControlClient {
         })
     }
 
-    async fn document<R: DeserializeOwned>(response: Response<Incoming>) -> Result<R, ClientError> {
-        serde_json::from_slice(&whole(response).await?).map_err(odd)
+    async fn document<R: DeserializeOwned>(answer: Answer) -> Result<R, ClientError> {
+        serde_json::from_slice(&whole(answer.response).await?).map_err(odd)
     }
 
     async fn events<P: DeserializeOwned, R: DeserializeOwned>(
-        response: Response<Incoming>,
+        answer: Answer,
         mut progress: impl FnMut(P),
     ) -> Result<R, ClientError> {
+        let Answer { response, _driver } = answer;
         let mut body = response.into_body();
         let mut line = Vec::new();
         while let Some(frame) = body.frame().await {
