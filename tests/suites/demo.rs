@@ -1,5 +1,7 @@
 //! `tributary demo`, as a newcomer runs it.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stop at the first failure, as the tests do")]
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -1,5 +1,7 @@
 //! What happens when things go wrong: kills, copies, full disks, forgers and vandals, against real processes.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stop at the first failure, as the tests do")]
+
 #[path = "faults/buyer_kills.rs"]
 mod buyer_kills;
 #[path = "faults/copies.rs"]

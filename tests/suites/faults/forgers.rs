@@ -73,6 +73,9 @@ async fn subscribe(buyer: &NodeProcess, link: &str) -> (Option<i32>, String) {
 }
 
 /// The same entry by another hand.
+/// What a liar answers instead of the true reply.
+type Swap = Box<dyn Fn(&AccessReply, &Kept) -> AccessReply + Send + Sync>;
+
 fn signed_again(bytes: &[u8], key: &FeedKey, change: impl FnOnce(&mut Entry)) -> Vec<u8> {
     let mut entry = SignedEntry::decode(bytes).unwrap().entry().clone();
     change(&mut entry);
@@ -155,7 +158,7 @@ async fn entries_and_heads_by_another_key_are_refused_even_from_the_machines_own
         Lies::sync(move |_, honest| match honest {
             SyncResponse::Heads { heads, more } => {
                 let forge = |bytes: &Vec<u8>| {
-                    let head = SignedHead::decode(bytes).unwrap().head().clone();
+                    let head = *SignedHead::decode(bytes).unwrap().head();
                     SignedHead::sign(Head { seq: head.seq + 100, ..head }, &thief).bytes().to_vec()
                 };
                 SyncResponse::Heads { heads: heads.iter().map(forge).collect(), more }
@@ -289,7 +292,7 @@ async fn grants_that_are_not_for_this_are_refused() {
             AccessReply::Granted { grants, from: *from, total: *total }
         }
     };
-    let swap: Box<dyn Fn(&AccessReply, &Kept) -> AccessReply + Send + Sync> = Box::new(swap_for_the_first);
+    let swap: Swap = Box::new(swap_for_the_first);
     let cases = [("swapped", swap), ("header", Box::new(flip(60)) as _), ("keys", Box::new(flip(0)) as _)];
     for (name, change) in cases {
         let kept = Kept::default();
