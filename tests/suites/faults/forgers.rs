@@ -73,6 +73,9 @@ async fn subscribe(buyer: &NodeProcess, link: &str) -> (Option<i32>, String) {
 }
 
 /// The same entry by another hand.
+/// Replies that a liar keeps.
+type Kept = Arc<Mutex<Vec<AccessReply>>>;
+
 /// What a liar answers instead of the true reply.
 type Swap = Box<dyn Fn(&AccessReply, &Kept) -> AccessReply + Send + Sync>;
 
@@ -276,7 +279,6 @@ async fn grants_that_are_not_for_this_are_refused() {
     let sandbox = Sandbox::new();
     let victim = Victim::start(&sandbox).await;
     let other = trade::ingest(&victim.node, TOPIC, 60, 60).await;
-    type Kept = Arc<Mutex<Vec<AccessReply>>>;
     // What each liar makes of the grants that it passes on; it keeps the honest ones.
     let swap_for_the_first = |honest: &AccessReply, kept: &Kept| {
         let mut kept = kept.lock().unwrap();
