@@ -214,10 +214,14 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
     let ingest_seconds = ingesting.elapsed().as_secs_f64();
     say(&format!("ingest      {} messages into {} datasets", ingested.messages, ingested.closed.len()));
 
-    let arrived = all_announced(&buyer, machine_did, &ingested.closed).await?;
+    all_announced(&buyer, machine_did, &ingested.closed).await?;
     let status = machine.status().await?;
     let flipped = if options.tamper {
-        let victim = arrived.iter().max_by_key(|dataset| dataset.bytes).map(|dataset| dataset.dataset);
+        // The machine knows the sizes for certain, the buyer may still be hearing of chunks. Small ones come with the feed and
+        // are never pulled, so the largest dataset it is.
+        let own: Vec<DatasetSummary> =
+            step("dataset ls", machine.client().get(&format!("/v1/datasets?machine={machine_did}")).await)?;
+        let victim = own.iter().max_by_key(|dataset| dataset.bytes).map(|dataset| dataset.dataset);
         machine.stop().await?;
         let flipped = tamper::flip_one_byte(machine.home(), victim)?;
         say(&format!("tamper      {flipped}"));
@@ -336,7 +340,7 @@ async fn all_announced(
     buyer: &NodeProcess,
     machine: Did,
     closed: &[DatasetId],
-) -> Result<Vec<DatasetSummary>, DemoError> {
+) -> Result<(), DemoError> {
     let deadline = Instant::now() + PATIENCE;
     let mut wait = Duration::from_millis(10);
     loop {
@@ -344,7 +348,7 @@ async fn all_announced(
             step("dataset ls", buyer.client().get(&format!("/v1/datasets?machine={machine}")).await)?;
         let missing = closed.iter().filter(|id| !known.iter().any(|known| known.dataset == **id)).count();
         if missing == 0 {
-            return Ok(known);
+            return Ok(());
         }
         if Instant::now() >= deadline {
             return Err(DemoError::Late { what: format!("the buyer has not heard of {missing} datasets") });
