@@ -335,18 +335,15 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
     Ok(DemoOutcome::Delivered(Box::new(report)))
 }
 
-/// Waits until the buyer has heard of every dataset.
-async fn all_announced(
-    buyer: &NodeProcess,
-    machine: Did,
-    closed: &[DatasetId],
-) -> Result<(), DemoError> {
+/// Waits until the buyer has heard of every dataset, its end included.
+async fn all_announced(buyer: &NodeProcess, machine: Did, closed: &[DatasetId]) -> Result<(), DemoError> {
     let deadline = Instant::now() + PATIENCE;
     let mut wait = Duration::from_millis(10);
     loop {
         let known: Vec<DatasetSummary> =
             step("dataset ls", buyer.client().get(&format!("/v1/datasets?machine={machine}")).await)?;
-        let missing = closed.iter().filter(|id| !known.iter().any(|known| known.dataset == **id)).count();
+        let missing =
+            closed.iter().filter(|id| !known.iter().any(|known| known.dataset == **id && known.closed)).count();
         if missing == 0 {
             return Ok(());
         }
