@@ -10,4 +10,5 @@ pub mod home;
 pub mod ingest;
 pub mod machine;
 pub mod net;
+pub mod retention;
 pub mod service;

@@ -402,13 +402,26 @@ impl Machine {
     /// publishing.
     pub fn met_own_entry(&self, entry: &SignedEntry) {
         let (log, seq) = (entry.entry().key(), entry.entry().seq);
-        if log.did != self.keys.did || log.incarnation != self.incarnation() {
-            return;
+        if self.is_ours(&log) && self.store.entry(&log, seq).ok().flatten().as_deref() != Some(entry.bytes()) {
+            self.meet_twin(log, seq);
         }
-        let held = self.store.entry(&log, seq).ok().flatten();
-        if held.as_deref() == Some(entry.bytes()) {
-            return;
+    }
+
+    /// Tells the machine that a head signed with its keys arrived. If it goes beyond the machine's log, it is a twin's.
+    pub fn met_own_head(&self, head: &SignedHead) {
+        let (log, seq) = (head.head().key(), head.head().seq);
+        if self.is_ours(&log) && self.store.entry(&log, seq).is_ok_and(|held| held.is_none()) {
+            self.meet_twin(log, seq);
         }
+    }
+
+    /// Logs of past incarnations are closed, and what somebody adds to them counts for nobody. Those of a later one exist only
+    /// where a copy of this home was bound anew.
+    fn is_ours(&self, log: &LogKey) -> bool {
+        log.did == self.keys.did && log.incarnation >= self.incarnation()
+    }
+
+    fn meet_twin(&self, log: LogKey, seq: u64) {
         let mut displaced = self.displaced.lock().unwrap_or_else(PoisonError::into_inner);
         if displaced.is_none() {
             let reason = Displaced::Twin { log, seq };
@@ -461,7 +474,16 @@ impl Machine {
     /// A new incarnation makes this place the home's own.
     fn settle(&self, incarnation: u32) -> Result<(), MachineError> {
         let mut origin = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
-        if origin.incarnation() != incarnation {
+        if origin.incarnation() == incarnation {
+            // Made anew with every start, so that a copy from before it can be told from what was there then. A full disk
+            // costs only that: the record that is there stays good.
+            match origin.save() {
+                Err(OriginError::Io { source, path }) if source.kind() == std::io::ErrorKind::StorageFull => {
+                    tracing::warn!(path = %path.display(), "the disk is full; the origin record stays as it is");
+                }
+                saved => saved?,
+            }
+        } else {
             origin.settle(&self.key_dir, &self.store, incarnation)?;
         }
         Ok(())

@@ -48,6 +48,7 @@ use self::{
     access::AccessService,
     announcer::{FeedAnnouncer, Outbox},
     chunks::StoredChunks,
+    keeper::Kept,
     router::Routes,
     settings::{net_config, pull_config, store_options},
     status::NodeStatus,
@@ -214,7 +215,16 @@ impl Node {
                 access: Arc::clone(&access),
             };
             router::start(routes, events, &mut tasks);
-            keeper::start(&net, &store, buyer.as_ref(), &access, &config, &clock, &mut tasks);
+            let kept = Kept {
+                net: &net,
+                store: &store,
+                buyer: buyer.as_ref(),
+                access: &access,
+                config: &config,
+                did,
+                clock: &clock,
+            };
+            keeper::start(&kept, &mut tasks);
             let ends = Ends { announcer, quiet, tasks, lock: Some(lock) };
             let inner = Inner {
                 home,

@@ -1,5 +1,8 @@
 //! The commands end to end: real processes, real sockets, loopback only.
 
+// A failed expectation ends a test, with what was found.
+#![allow(clippy::panic)]
+
 #[path = "cli_suite/control.rs"]
 mod control;
 #[path = "cli_suite/life.rs"]

@@ -134,6 +134,12 @@ fn holder(pid: Option<u32>) -> String {
 }
 
 impl StoreError {
+    /// Whether there was no room for it, on the disk or under the quota: the same write succeeds once there is.
+    #[must_use]
+    pub fn is_no_room(&self) -> bool {
+        matches!(self, Self::QuotaExceeded { .. } | Self::DiskFull { .. })
+    }
+
     /// An I/O error, or [`StoreError::DiskFull`] when that is what it means.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {

@@ -18,9 +18,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fs::{File, TryLockError},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tributary_protocol::ids::{Hash, LogKey};
@@ -349,8 +351,24 @@ fn guard<T>(run: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
     }
 }
 
+/// Waits for an index that this process has just closed: sled's own threads may hold its file, and the lock on it, for some
+/// milliseconds after the last handle is gone. If it is held by anybody else, opening will say so.
+fn wait_until_released(file: &Path) {
+    const STEP: Duration = Duration::from_millis(5);
+    const STEPS: u32 = 400;
+    for _ in 0..STEPS {
+        // Closing the file gives the lock back at once.
+        match File::open(file).map(|file| file.try_lock()) {
+            Ok(Err(TryLockError::WouldBlock)) => std::thread::sleep(STEP),
+            _ => return,
+        }
+    }
+}
+
 impl Index {
+    /// Opens the index. The caller holds the lock of the store.
     pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Self, IndexError> {
+        wait_until_released(&path.join("db"));
         let db = guard(|| {
             sled::Config::new()
                 .path(path)
@@ -427,9 +445,7 @@ impl Index {
     pub(crate) fn flush(&self) -> Result<(), StoreError> {
         self.run(|db| db.flush())?;
         let file = self.path.join("db");
-        std::fs::File::open(&file)
-            .and_then(|file| file.sync_data())
-            .map_err(|source| StoreError::io("sync", &file, source))
+        File::open(&file).and_then(|file| file.sync_data()).map_err(|source| StoreError::io("sync", &file, source))
     }
 }
 

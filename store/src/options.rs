@@ -20,8 +20,8 @@ pub struct StoreOptions {
     pub preallocate_bytes: u64,
     /// Size of the ballast file in bytes: space that is given up when the disk is so full that nothing could be deleted.
     pub ballast_bytes: u64,
-    /// Chunk bodies are refused when less than this many bytes would stay free on the disk, so that the index, which does not
-    /// survive a full disk in mid-write, never meets one.
+    /// Chunk bodies are refused when less than this many bytes would stay free on the disk, and entries and rows when less than
+    /// half of it would, so that the index, which does not survive a full disk in mid-write, never meets one.
     pub min_free_bytes: u64,
     /// Cache of the index in bytes.
     pub index_cache_bytes: u64,

@@ -401,7 +401,14 @@ impl Writer {
                     continue;
                 }
             }
-            if !frees && free.saturating_add(ahead) < needed.saturating_add(options.min_free_bytes) {
+            // Bodies are what fills a disk. The few bytes that say what became of them get the first half of the reserve, so
+            // that a node whose disk is full can still start, close its datasets and number what waits.
+            let keep = match (frees, batch.has_chunk()) {
+                (true, _) => 0,
+                (false, true) => options.min_free_bytes,
+                (false, false) => options.min_free_bytes / 2,
+            };
+            if !frees && free.saturating_add(ahead) < needed.saturating_add(keep) {
                 *result = Err(StoreError::DiskFull { path: self.shared.dir.clone(), needed: *bytes });
                 continue;
             }

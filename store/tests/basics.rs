@@ -288,3 +288,15 @@ fn readers_see_whole_chunks_or_none_while_others_write_delete_and_collect() {
     assert!(store.check(false).unwrap().is_clean());
     assert_eq!(store.entries(&log(1), 0, usize::MAX, usize::MAX).unwrap().len() as u64, CHUNKS);
 }
+
+#[test]
+fn a_store_opens_right_after_it_was_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..60u64 {
+        let (store, _) = Store::open(dir.path(), &small()).unwrap_or_else(|e| panic!("round {round}: {e:?}"));
+        let mut batch = WriteBatch::new();
+        batch.put_row(Table::Meta, round.to_be_bytes(), *b"row");
+        store.commit(batch).unwrap();
+        store.close().unwrap();
+    }
+}

@@ -163,7 +163,10 @@ pub fn assert_nothing_used_twice<'a>(logs: impl IntoIterator<Item = &'a Logs>) {
     for (stream, ranges) in numbers {
         let mut end = None;
         for (first, last, _) in ranges {
-            assert!(end < Some(first), "packages {first} to {last} of stream {stream} have numbers that were given before");
+            assert!(
+                end < Some(first),
+                "packages {first} to {last} of stream {stream} have numbers that were given before"
+            );
             end = Some(last);
         }
     }

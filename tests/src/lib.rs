@@ -12,4 +12,5 @@ pub mod home;
 pub mod lines;
 pub mod node;
 pub mod peer;
+pub mod trade;
 pub mod wait;

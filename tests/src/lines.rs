@@ -67,5 +67,7 @@ pub fn endless(
         let text: String = (first..first + PART).flat_map(|n| topics.iter().map(move |topic| line(topic, n))).collect();
         Ok::<_, Infallible>(Bytes::from(text))
     });
-    futures::stream::once(std::future::ready(Ok(Bytes::from(head)))).chain(parts).map(|part| part.map_err(|never| match never {}))
+    futures::stream::once(std::future::ready(Ok(Bytes::from(head))))
+        .chain(parts)
+        .map(|part| part.map_err(|never| match never {}))
 }

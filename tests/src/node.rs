@@ -28,7 +28,11 @@ pub fn program() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     // target/<profile>/deps/<test> and target/<profile>/<program>
     let path = tests.ancestors().nth(2).unwrap().join("tributary-under-test");
-    assert!(path.is_file(), "{} is not there; run the tests with `cargo nextest run -p tributary-tests`", path.display());
+    assert!(
+        path.is_file(),
+        "{} is not there; run the tests with `cargo nextest run -p tributary-tests`",
+        path.display()
+    );
     path
 }
 
@@ -173,7 +177,12 @@ impl NodeProcess {
         use std::os::unix::process::ExitStatusExt as _;
         self.child.kill().unwrap();
         let status = self.child.wait().unwrap();
-        assert_eq!(status.signal(), Some(9), "the node had ended before it was killed: {status}\n{}", tail(&log_path(&self.home)));
+        assert_eq!(
+            status.signal(),
+            Some(9),
+            "the node had ended before it was killed: {status}\n{}",
+            tail(&log_path(&self.home))
+        );
     }
 
     /// Asks the node to end, and waits for it.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, identity::Keypair, noise, swarm::SwarmEvent, tcp, tls, yamux};
+use libp2p::{
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, identity::Keypair, noise, swarm::SwarmEvent, tcp, tls, yamux,
+};
 use tokio::task::JoinHandle;
 use tributary::{
     home::Home,
@@ -14,7 +16,7 @@ use tributary_protocol::{
     wire::{AccessMessage, AccessReply, SyncRequest, SyncResponse},
 };
 
-use crate::wait::soon;
+use crate::wait::{again, soon};
 
 /// The address in a feed link, which ends in the peer id of the node.
 ///
@@ -58,14 +60,18 @@ pub struct Stranger {
 }
 
 impl Stranger {
-    /// Connects to a node under a new identity.
+    /// Connects to a node under a new identity; again while the node has no room for newcomers.
     ///
     /// # Panics
     ///
     /// When it does not answer.
     pub async fn connect(address: &Multiaddr) -> Self {
         let (client, events, _) = net::start(Keypair::generate_ed25519(), NetConfig::default()).await.unwrap();
-        let target = soon("dial", client.dial(address.clone())).await.unwrap();
+        let target = again("a connection", || {
+            let (client, address) = (client.clone(), address.clone());
+            async move { client.dial(address).await.ok() }
+        })
+        .await;
         Self { client, _events: events, target }
     }
 
@@ -203,12 +209,16 @@ impl Drop for Vandal {
 }
 
 impl Vandal {
-    /// Connects to a node.
+    /// Connects to a node; again while the node has no room for newcomers.
     ///
     /// # Panics
     ///
     /// When it does not answer.
     pub async fn connect(address: &Multiaddr) -> Self {
+        again("a connection", || Self::try_connect(address.clone())).await
+    }
+
+    async fn try_connect(address: Multiaddr) -> Option<Self> {
         let mut swarm: Swarm<libp2p_stream::Behaviour> = libp2p::SwarmBuilder::with_new_identity()
             .with_tokio()
             .with_tcp(tcp::Config::default(), (tls::Config::new, noise::Config::new), yamux::Config::default)
@@ -222,19 +232,21 @@ impl Vandal {
         let connected = async {
             loop {
                 match swarm.select_next_some().await {
-                    SwarmEvent::ConnectionEstablished { .. } => return,
-                    SwarmEvent::OutgoingConnectionError { error, .. } => panic!("{error}"),
+                    SwarmEvent::ConnectionEstablished { .. } => return true,
+                    SwarmEvent::OutgoingConnectionError { .. } => return false,
                     _ => {}
                 }
             }
         };
-        soon("a connection", connected).await;
+        if !soon("a connection", connected).await {
+            return None;
+        }
         let task = tokio::spawn(async move {
             loop {
                 swarm.select_next_some().await;
             }
         });
-        Self { control, target: peer_of(address), task }
+        Some(Self { control, target: peer_of(&address), task })
     }
 
     /// Opens a stream for a protocol; `None` when the node will not.

@@ -23,6 +23,24 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
     }
 }
 
+/// As [`until`], for work that moves between threads.
+///
+/// # Panics
+///
+/// With `what` when [`PATIENCE`] is over.
+pub async fn again<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    let mut wait = Duration::from_millis(10);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "after {} s still waiting: {what}", PATIENCE.as_secs());
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_millis(500));
+    }
+}
+
 /// The result of `work`, which must come in time.
 ///
 /// # Panics

@@ -88,23 +88,16 @@ pub enum AccessCommand {
 #[derive(Debug, clap::Args)]
 pub struct GrantArgs {
     /// The buyer
-    #[arg(long = "to", value_name = "DID")]
+    #[arg(long, value_name = "DID")]
     buyer: Did,
     /// The buyer's encryption key, 64 hex digits, as their `tributary key show` prints it
     #[arg(long, value_name = "HEX")]
     key: EncryptionPublicKey,
     #[command(flatten)]
-    selection: GrantSelection,
+    selection: SelectionArgs,
     /// The file to write; the buyer takes it with `tributary access import`
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-}
-
-/// Which of this machine's data.
-#[derive(Debug, clap::Args)]
-struct GrantSelection {
-    #[command(flatten)]
-    selection: SelectionArgs,
 }
 
 fn wait(text: &str) -> Result<Duration, String> {
@@ -316,7 +309,7 @@ fn import(path: &std::path::Path, context: &Context) -> Result<(), CliError> {
 
 pub(super) fn grant(args: &GrantArgs, context: &Context) -> Result<(), CliError> {
     let now_ms = system_clock()();
-    let selection = args.selection.selection.request(now_ms)?;
+    let selection = args.selection.request(now_ms)?;
     let request = GrantRequest { buyer: args.buyer, key: args.key, selection };
     let file: GrantFile = match context.running()? {
         Some(client) => block_on(async { Ok(client.post("/v1/grant", &request).await?) })?,

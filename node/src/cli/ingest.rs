@@ -86,7 +86,13 @@ pub(super) fn ingest(args: &IngestArgs, context: &Context) -> Result<(), CliErro
                 let streams = &offline.config.streams;
                 let result = run_ingest(&machine, streams, &request, input, &cancel, progress).map_err(told);
                 // Whatever was read is sealed and durable before the command ends.
-                machine.shutdown().map_err(told).and(result)
+                let ended = machine.shutdown().map_err(told);
+                match result {
+                    // The summary names the streams that stopped, and why.
+                    Ok(result) if !result.summary.is_clean() => Ok(result),
+                    Ok(result) => ended.map(|()| result),
+                    Err(error) => Err(error),
+                }
             });
             drop(machine);
             offline.close()?;

@@ -177,7 +177,12 @@ mod tests {
     #[test]
     fn a_table_is_aligned_and_has_no_trailing_blanks() {
         let mut out = Vec::new();
-        Table::new().row(["a", "1"]).row(["long", "2"]).row(["x", ""]).write(&mut out).expect("a vector takes everything");
+        Table::new()
+            .row(["a", "1"])
+            .row(["long", "2"])
+            .row(["x", ""])
+            .write(&mut out)
+            .expect("a vector takes everything");
         assert_eq!(String::from_utf8_lossy(&out), "a     1\nlong  2\nx\n");
     }
 }

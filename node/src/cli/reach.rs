@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use tokio::signal::unix::{SignalKind, signal};
 use tributary_store::{Store, StoreOptions};
 
 use super::{CliError, Context, Exit};
@@ -56,11 +57,14 @@ pub(super) fn store_options(config: &Config) -> StoreOptions {
 
 /// Runs the asynchronous part of a command.
 pub(super) fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| CliError::new(Exit::Failed, "the runtime could not be started").cause(error))?
-        .block_on(work)
+        .map_err(|error| CliError::new(Exit::Failed, "the runtime could not be started").cause(error))?;
+    let result = runtime.block_on(work);
+    // A read of standard input that nobody needs any more cannot be interrupted, and must not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 /// A home that this command has to itself.
@@ -143,20 +147,26 @@ pub(super) fn interruptible<T: Send>(
     cancel: &crate::control::Cancel,
     work: impl FnOnce() -> Result<T, CliError> + Send,
 ) -> Result<T, CliError> {
+    let (done, mut ended) = tokio::sync::oneshot::channel();
     std::thread::scope(|scope| {
-        let worker = scope.spawn(work);
+        let worker = scope.spawn(move || {
+            let result = work();
+            // Nobody waits when signals cannot be watched.
+            let _ = done.send(());
+            result
+        });
         let watch = async {
-            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-                .map_err(|error| CliError::new(Exit::Failed, "signals cannot be watched").cause(error))?;
-            let mut tick = tokio::time::interval(std::time::Duration::from_millis(20));
-            while !worker.is_finished() {
+            let failed = |error| CliError::new(Exit::Failed, "signals cannot be watched").cause(error);
+            let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+            loop {
                 tokio::select! {
-                    _ = tick.tick() => {}
-                    _ = tokio::signal::ctrl_c() => cancel.cancel(),
+                    // An error means that the work has panicked.
+                    _ = &mut ended => return Ok(()),
+                    _ = interrupt.recv() => cancel.cancel(),
                     _ = terminate.recv() => cancel.cancel(),
                 }
             }
-            Ok(())
         };
         let watched = block_on(watch);
         let result =

@@ -58,7 +58,10 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|error| CliError::new(Exit::Failed, "the runtime could not be started").cause(error))?;
-    runtime.block_on(run_node(options, socket, context))
+    let result = runtime.block_on(run_node(options, socket, context));
+    // The node has closed what must be closed; after a second Ctrl-C nothing is waited for.
+    runtime.shutdown_background();
+    result
 }
 
 async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> Result<(), CliError> {

@@ -79,7 +79,7 @@ pub(super) async fn watch(State(api): State<Api>, Document(request): Document<Fo
                     Err(RecvError::Closed) => break,
                 },
             };
-            let Some(change) = told(&api, change).await? else { continue };
+            let change = told(&api, change).await?;
             if request.machine.is_some_and(|machine| machine != change.machine) {
                 continue;
             }
@@ -92,8 +92,8 @@ pub(super) async fn watch(State(api): State<Api>, Document(request): Document<Fo
     })
 }
 
-async fn told(api: &Api, event: FeedEvent) -> Result<Option<FeedChange>, Problem> {
-    Ok(Some(match event {
+async fn told(api: &Api, event: FeedEvent) -> Result<FeedChange, Problem> {
+    Ok(match event {
         FeedEvent::Entries { did, log, first, count, .. } => {
             let stream = match log.stream() {
                 None => None,
@@ -107,10 +107,7 @@ async fn told(api: &Api, event: FeedEvent) -> Result<Option<FeedChange>, Problem
         FeedEvent::Equivocation { did } => {
             FeedChange { what: "equivocation".to_owned(), machine: did, stream: None, first: 0, count: 0 }
         }
-        // A later version may tell more.
-        #[allow(unreachable_patterns, reason = "the enum may grow")]
-        _ => return Ok(None),
-    }))
+    })
 }
 
 fn stream_name(store: &Store, did: &Did, id: &tributary_protocol::ids::StreamId) -> Result<String, Problem> {

@@ -71,7 +71,7 @@ fn wanted<'a>(streams: &'a [StreamConfig], names: &[String]) -> Result<Vec<&'a S
     if names.is_empty() {
         found.extend(streams);
     }
-    for stream in found.iter().filter(|stream| !names.is_empty() && stream.mode == Mode::File) {
+    if let Some(stream) = found.iter().find(|stream| !names.is_empty() && stream.mode == Mode::File) {
         return Err(Problem::usage(format!("the stream {} takes files, not messages", stream.name()))
             .hint(format!("run `tributary publish FILE --stream {}`", stream.name())));
     }

@@ -81,8 +81,12 @@ pub(super) async fn ingest_lines(State(api): State<Api>, request: Request) -> Re
         let lines: Box<dyn Read + Send> = Box::new(Parts { receiver, part: Bytes::new() });
         let source = jobs::open_source(&streams, &request, Some(lines))?;
         let work = run_ingest(&api, source, request, move |event| progress.tell(event));
-        let ((), result) = futures::join!(feed, work);
-        result
+        tokio::pin!(work);
+        // Work that ends before the lines do does not wait for them.
+        tokio::select! {
+            result = &mut work => result,
+            () = feed => work.await,
+        }
     })
 }
 

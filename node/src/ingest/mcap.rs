@@ -217,8 +217,29 @@ impl McapSource {
             .with_validate_chunk_crcs(mode != Mode::CutOff)
             .with_record_length_limit(self.options.max_message.max(CHECKED_CHUNK).saturating_add(64));
         let reader = Box::new(LinearReader::new_with_options(options));
-        self.state = State::Chunk { reader, unfed: end - start, start, end, mode };
+        let unfed = self.records_end(start, end)? - start;
+        self.state = State::Chunk { reader, unfed, start, end, mode };
         Ok(())
+    }
+
+    /// Where the records of the chunk at `start` end if they are not compressed, otherwise `end`. The reader must not be fed
+    /// more: it takes a record that crosses this place, which its arithmetic does not expect (mcap 0.26).
+    fn records_end(&mut self, start: u64, end: u64) -> Result<u64, IngestError> {
+        /// Record header; two times, the size, the sum; the length of the compression's name; the length of the records.
+        const NAME: usize = 9 + 8 + 8 + 8 + 4;
+        const FIXED: usize = NAME + 4 + 8;
+        if end - start < FIXED as u64 {
+            return Ok(end);
+        }
+        let mut header = [0u8; FIXED];
+        self.file.read_exact(&mut header).map_err(|e| self.io(e))?;
+        self.seek_to(start)?;
+        match header.split_last_chunk::<8>() {
+            Some((front, records)) if front[NAME..] == [0; 4] => {
+                Ok(start.saturating_add(FIXED as u64).saturating_add(u64::from_le_bytes(*records)).min(end))
+            }
+            _ => Ok(end),
+        }
     }
 
     /// One event inside the open chunk.

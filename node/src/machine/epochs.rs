@@ -120,6 +120,14 @@ impl Epochs {
         self.renew = true;
     }
 
+    /// Begins the first epoch, or the next one after [`Epochs::renew`], if there is none to take keys from. Waits for the disk.
+    pub(crate) fn prepare(&mut self, now_ms: u64) -> Result<(), EpochError> {
+        if self.renew || self.current.is_none() {
+            (self.current, self.renew) = (Some(self.begin(now_ms)?), false);
+        }
+        Ok(())
+    }
+
     /// The next place and its key. Waits for the disk when an epoch begins.
     pub(crate) fn next_key(&mut self, now_ms: u64) -> Result<(Position, u64, ChunkKey), EpochError> {
         if !self.renew

@@ -25,6 +25,7 @@ use tributary_protocol::ids::DatasetId;
 use tributary_store::StoreError;
 
 use self::{
+    committer::RETRY,
     queue::{Closed, Queue, QueueBounds},
     stats::LaneStats,
     worker::{Input, Worker},
@@ -36,7 +37,7 @@ use super::{
     numbers::{NumberError, Numbers},
 };
 use crate::{
-    config::QueueConfig,
+    config::{Overflow, QueueConfig},
     ingest::{Content, SourceMessage},
 };
 
@@ -85,11 +86,25 @@ pub enum LaneError {
     },
 }
 
+impl LaneError {
+    /// Whether there was no room for what should be written: it can be tried again.
+    pub(crate) fn is_no_room(&self) -> bool {
+        match self {
+            Self::Number(NumberError::Store(error))
+            | Self::Epoch(EpochError::Log(MachineLogError::Store(error)))
+            | Self::MachineLog(MachineLogError::Store(error))
+            | Self::Store(error) => error.is_no_room(),
+            _ => false,
+        }
+    }
+}
+
 /// A running lane.
 pub(crate) struct Lane {
     queue: Arc<Queue<Input>>,
     numbers: Mutex<Numbers>,
     stats: Arc<LaneStats>,
+    when_full: Overflow,
     worker: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -101,6 +116,7 @@ impl Lane {
             bytes: QUEUE_BYTES,
             when_full: queue.overflow,
         };
+        let when_full = queue.overflow;
         let queue = Arc::new(Queue::new(bounds));
         let stats = Arc::clone(&parts.stats);
         let upcoming = numbers.upcoming();
@@ -109,13 +125,17 @@ impl Lane {
             .name("lane".to_owned())
             .spawn(move || worker.run())
             .map_err(LaneError::Thread)?;
-        Ok(Self { queue, numbers: Mutex::new(numbers), stats, worker: Mutex::new(Some(handle)) })
+        Ok(Self { queue, numbers: Mutex::new(numbers), stats, when_full, worker: Mutex::new(Some(handle)) })
     }
 
-    /// Takes a message in. Waits for room where the stream says so.
+    /// Takes a message in. Waits for room where the stream says so, in the queue and on the disk.
     pub(crate) fn push(&self, message: SourceMessage) -> Result<(), LaneError> {
         self.stats.received();
         let size = size_of_message(&message);
+        if !self.reserve_numbers()? {
+            self.stats.dropped(1);
+            return Ok(());
+        }
         let taken = self.queue.push(size, || {
             let number = self.numbers.lock().unwrap_or_else(PoisonError::into_inner).take()?;
             Ok::<_, NumberError>(Input::Message { message, number })
@@ -130,6 +150,37 @@ impl Lane {
                 self.stats.refused();
                 Err(self.stopped())
             }
+        }
+    }
+
+    /// Makes sure that the next message finds a number, outside the queue, which others need meanwhile. `false` when there is no
+    /// room on the disk to reserve one, and the stream does not wait for room.
+    fn reserve_numbers(&self) -> Result<bool, LaneError> {
+        let mut waited = false;
+        loop {
+            let reserved = self.numbers.lock().unwrap_or_else(PoisonError::into_inner).reserve();
+            let error = match reserved {
+                Ok(()) => {
+                    if waited {
+                        self.stats.unstall();
+                    }
+                    return Ok(true);
+                }
+                Err(error) => LaneError::from(error),
+            };
+            if !error.is_no_room() {
+                return Err(error);
+            }
+            waited = true;
+            self.stats.stall(&error.to_string());
+            if self.when_full == Overflow::DropOldest {
+                return Ok(false);
+            }
+            if self.queue.is_closed() {
+                return Err(self.stopped());
+            }
+            // Nothing to wait for but room on the disk; the store is asked again at a steady pace.
+            std::thread::sleep(RETRY);
         }
     }
 
@@ -152,14 +203,18 @@ impl Lane {
     pub(crate) fn finish(&self) -> Result<(), LaneError> {
         let closed = self.close_dataset().map(drop);
         self.queue.close();
+        self.join();
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).close()?;
+        closed
+    }
+
+    fn join(&self) {
         let handle = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(handle) = handle
             && handle.join().is_err()
         {
             self.stats.stop("the lane's thread failed; see the log");
         }
-        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).close()?;
-        closed
     }
 
     /// What was counted so far.
@@ -183,9 +238,11 @@ impl Lane {
 }
 
 impl Drop for Lane {
-    /// Without [`Lane::finish`] nobody waits, but what was taken in is still sealed and stored, and the thread ends.
+    /// Without [`Lane::finish`] nobody asks, but what was taken in is still sealed and stored before the thread ends: whoever
+    /// opens the store next finds it free.
     fn drop(&mut self) {
         self.queue.close();
+        self.join();
     }
 }
 

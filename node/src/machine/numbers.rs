@@ -12,6 +12,9 @@ const PER_INCARNATION: u64 = 1 << 40;
 /// How many numbers one durable write reserves: 4 s of a 1 kHz topic, and what a power cut can skip at most.
 const BLOCK: u64 = 4096;
 
+/// What [`Numbers::reserve`] keeps ready, for as many sources as may push at once.
+const READY: u64 = 64;
+
 /// Why no number can be given.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -53,15 +56,25 @@ impl Numbers {
         self.base + self.next
     }
 
-    /// The next number. Waits for the disk once in 4,096 calls.
+    /// Makes sure that [`Numbers::take`] need not wait for the disk. Waits for it itself, about once in 4,096 numbers.
+    pub(crate) fn reserve(&mut self) -> Result<(), NumberError> {
+        if self.reserved - self.next < READY { self.extend() } else { Ok(()) }
+    }
+
+    fn extend(&mut self) -> Result<(), NumberError> {
+        let reserved = self.next + BLOCK;
+        if reserved > PER_INCARNATION {
+            return Err(NumberError::Exhausted { stream: self.stream });
+        }
+        self.write(reserved)?;
+        self.reserved = reserved;
+        Ok(())
+    }
+
+    /// The next number. Waits for the disk where none is reserved.
     pub(crate) fn take(&mut self) -> Result<u64, NumberError> {
         if self.next == self.reserved {
-            let reserved = self.next + BLOCK;
-            if reserved > PER_INCARNATION {
-                return Err(NumberError::Exhausted { stream: self.stream });
-            }
-            self.write(reserved)?;
-            self.reserved = reserved;
+            self.extend()?;
         }
         let number = self.base + self.next;
         self.next += 1;

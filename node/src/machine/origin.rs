@@ -1,8 +1,9 @@
 //! Is this home still where it was made?
 //!
 //! A home that was copied or restored must not go on as if it were the first: two machines that sign different entries for one
-//! position look like a liar. So a home remembers where it lies (machine id, device and inode of its `keys` folder) and the
-//! highest entry of each log that others may have seen. When either no longer fits, the node may not publish in this
+//! position look like a liar. So a home remembers where it lies (machine id, device, inode and birth of its `keys` folder) and
+//! the highest entry of each log that others may have seen. The record names the very file it stands in: one that a backup
+//! program put back is another file, made later, even where its folder stayed. When either no longer fits, the node may not publish in this
 //! incarnation any more; a new binding, co-signed by the owner, starts the next one.
 //!
 //! A copy of a whole disk that keeps its machine id and inodes is not seen here. It is seen when its twin's entries arrive: a
@@ -13,6 +14,7 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::UNIX_EPOCH,
 };
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +28,23 @@ struct Place {
     /// What the system calls itself; empty where it has no name.
     machine_id: String,
     device: u64,
+    keys: Stamp,
+}
+
+/// What tells a file or folder from another one that had its name or its number before. No tool that copies can set it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stamp {
     inode: u64,
+    /// When it was made, ns since 1970; 0 where the file system does not say.
+    born_ns: u64,
+}
+
+impl Stamp {
+    fn of(metadata: &fs::Metadata) -> Self {
+        let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        Self { inode: metadata.ino(), born_ns: u64::try_from(born.as_nanos()).unwrap_or(u64::MAX) }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +53,8 @@ struct Record {
     version: u32,
     incarnation: u32,
     place: Place,
+    /// The file that this stands in.
+    file: Stamp,
     /// How often the store had been restored from a backup.
     restored: u64,
     /// Log to the number of its entries that others may have seen.
@@ -46,6 +66,8 @@ struct Record {
 pub enum Displaced {
     /// The home lies elsewhere than where it was made: it was copied, or restored to another disk or machine.
     Moved,
+    /// The record of what was published was put back from a copy, so the store may be as old.
+    PutBack,
     /// The store holds less than was published: it was restored from a backup.
     Behind {
         /// The log.
@@ -71,6 +93,9 @@ impl std::fmt::Display for Displaced {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Moved => write!(f, "this home was copied or moved since it last published"),
+            Self::PutBack => {
+                write!(f, "files of this home were put back from a copy, and how much was published since is not known")
+            }
             Self::Restored => {
                 write!(f, "the store was restored from a backup, and how much was published since is not known")
             }
@@ -120,6 +145,8 @@ pub enum OriginError {
 pub(crate) struct Origin {
     path: PathBuf,
     record: Record,
+    /// The file that the record was read from.
+    found: Stamp,
 }
 
 impl Origin {
@@ -133,14 +160,16 @@ impl Origin {
             Ok(bytes) => {
                 let record = serde_json::from_slice(&bytes)
                     .map_err(|source| OriginError::Damaged { path: path.clone(), source })?;
-                Ok(Self { path, record })
+                let found = fs::metadata(&path).map_err(|source| OriginError::Io { path: path.clone(), source })?;
+                Ok(Self { path, record, found: Stamp::of(&found) })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let place = place(keys).map_err(|source| OriginError::Io { path: keys.to_owned(), source })?;
                 // Logs without a record: one restore more than the store counts, so that they never fit.
                 let restored = if published_before { u64::MAX } else { 0 };
-                let record = Record { version: 1, incarnation: 0, place, restored, published: BTreeMap::new() };
-                let origin = Self { path, record };
+                let file = Stamp { inode: 0, born_ns: 0 };
+                let record = Record { version: 1, incarnation: 0, place, file, restored, published: BTreeMap::new() };
+                let mut origin = Self { path, record, found: file };
                 if !published_before {
                     origin.write()?;
                 }
@@ -165,6 +194,9 @@ impl Origin {
         let now = place(keys).map_err(|source| OriginError::Io { path: keys.to_owned(), source })?;
         if now != self.record.place {
             return Ok(Some(Displaced::Moved));
+        }
+        if self.found != self.record.file {
+            return Ok(Some(Displaced::PutBack));
         }
         if store.counter(RESTORED)? != self.record.restored {
             return Ok(Some(Displaced::Restored));
@@ -198,16 +230,24 @@ impl Origin {
     }
 
     /// Writes what [`Origin::published`] noted.
-    pub(crate) fn save(&self) -> Result<(), OriginError> {
+    pub(crate) fn save(&mut self) -> Result<(), OriginError> {
         self.write()
     }
 
-    fn write(&self) -> Result<(), OriginError> {
-        let io_error = |source| OriginError::Io { path: self.path.clone(), source };
+    fn write(&mut self) -> Result<(), OriginError> {
+        let path = self.path.clone();
+        let io_error = |source| OriginError::Io { path: path.clone(), source };
+        let new = self.path.with_extension("json.new");
+        // A file of its own each time: what an older copy of the record says about its file is then no longer true.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(error)),
+            _ => {}
+        }
+        let mut file = fs::File::create_new(&new).map_err(io_error)?;
+        self.record.file = Stamp::of(&file.metadata().map_err(io_error)?);
+        self.found = self.record.file;
         let text = serde_json::to_vec_pretty(&self.record)
             .map_err(|source| OriginError::Damaged { path: self.path.clone(), source })?;
-        let new = self.path.with_extension("json.new");
-        let mut file = fs::File::create(&new).map_err(io_error)?;
         io::Write::write_all(&mut file, &text).map_err(io_error)?;
         file.sync_all().map_err(io_error)?;
         fs::rename(&new, &self.path).map_err(io_error)?;
@@ -222,7 +262,7 @@ fn place(keys: &Path) -> io::Result<Place> {
     let folder = fs::metadata(keys)?;
     // systemd's name of the installation; absent in small containers, where device and inode have to do.
     let machine_id = fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
-    Ok(Place { machine_id, device: folder.dev(), inode: folder.ino() })
+    Ok(Place { machine_id, device: folder.dev(), keys: Stamp::of(&folder) })
 }
 
 #[cfg(test)]
@@ -270,6 +310,28 @@ mod tests {
         let origin = Origin::open(dir.path(), &keys, false).expect("read");
         let behind = Displaced::Behind { log: LogId::MACHINE, published: 3, held: 0 };
         assert_eq!(origin.displaced(&keys, &store, key).expect("read"), Some(behind));
+    }
+
+    #[test]
+    fn a_record_put_back_from_a_copy_is_displaced() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let (store, _) = Store::open(dir.path().join("store"), &StoreOptions::default()).expect("opens");
+        let keys = dir.path().join("keys");
+        fs::create_dir(&keys).expect("made");
+        let path = dir.path().join("origin.json");
+        let mut origin = Origin::open(dir.path(), &keys, false).expect("made");
+        let old = fs::read(&path).expect("read");
+        origin.save().expect("written");
+        let displaced = || {
+            let origin = Origin::open(dir.path(), &keys, true).expect("read");
+            origin.displaced(&keys, &store, key).expect("read")
+        };
+        assert_eq!(displaced(), None);
+        fs::write(&path, &old).expect("over the newer one");
+        assert_eq!(displaced(), Some(Displaced::PutBack));
+        fs::remove_file(&path).expect("removed");
+        fs::write(&path, &old).expect("as a file of its own");
+        assert_eq!(displaced(), Some(Displaced::PutBack));
     }
 
     #[test]

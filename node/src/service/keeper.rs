@@ -4,14 +4,16 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::MissedTickBehavior};
-use tributary_store::{Retention, Store};
+use tributary_protocol::ids::Did;
+use tributary_store::Store;
 
 use super::access::AccessService;
 use crate::{
     buyer::{Buyer, FeedLink, Streams},
-    config::{self, Config, Follow, FollowStreams},
+    config::{Config, Follow, FollowStreams},
     machine::Clock,
     net::{Client, Multiaddr},
+    retention,
 };
 
 /// How often lost peers are looked for.
@@ -23,16 +25,20 @@ const ORDERS_EVERY: Duration = Duration::from_secs(600);
 /// How often retention is carried out.
 const RETENTION_EVERY: Duration = Duration::from_secs(600);
 
+/// What the tasks work on.
+pub(super) struct Kept<'a> {
+    pub(super) net: &'a Client,
+    pub(super) store: &'a Store,
+    pub(super) buyer: Option<&'a Buyer>,
+    pub(super) access: &'a Arc<AccessService>,
+    pub(super) config: &'a Config,
+    pub(super) did: Did,
+    pub(super) clock: &'a Clock,
+}
+
 /// Starts the tasks; they end when they are dropped.
-pub(super) fn start(
-    net: &Client,
-    store: &Store,
-    buyer: Option<&Buyer>,
-    access: &Arc<AccessService>,
-    config: &Config,
-    clock: &Clock,
-    tasks: &mut JoinSet<()>,
-) {
+pub(super) fn start(kept: &Kept<'_>, tasks: &mut JoinSet<()>) {
+    let &Kept { net, store, buyer, access, config, did, clock } = kept;
     if !config.network.peers.is_empty() {
         tasks.spawn(stay_connected(net.clone(), config.network.peers.clone()));
     }
@@ -42,9 +48,8 @@ pub(super) fn start(
         }
     }
     tasks.spawn(keep_orders(Arc::clone(access)));
-    let retention = config.store.retention;
-    if retention != config::Retention::default() {
-        tasks.spawn(keep_store(store.clone(), retention, Arc::clone(clock)));
+    if retention::is_limited(config) {
+        tasks.spawn(keep_store(store.clone(), config.clone(), did, Arc::clone(clock)));
     }
 }
 
@@ -101,20 +106,13 @@ async fn keep_orders(access: Arc<AccessService>) {
     }
 }
 
-async fn keep_store(store: Store, retention: config::Retention, clock: Clock) {
+async fn keep_store(store: Store, config: Config, did: Did, clock: Clock) {
+    let config = Arc::new(config);
     let mut timer = every(RETENTION_EVERY);
     loop {
         timer.tick().await;
-        let (store, now_ms) = (store.clone(), clock());
-        let collected = tokio::task::spawn_blocking(move || {
-            let age_ms = retention.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-            let wanted = Retention {
-                stored_before_ms: age_ms.map(|age| now_ms.saturating_sub(age)),
-                max_chunk_bytes: retention.bytes,
-                ..Retention::default()
-            };
-            store.gc(false, &wanted)
-        });
+        let (store, config, now_ms) = (store.clone(), Arc::clone(&config), clock());
+        let collected = tokio::task::spawn_blocking(move || retention::carry_out(&store, &config, &did, false, now_ms));
         match collected.await {
             Ok(Ok(report)) if report.expired_chunks > 0 => {
                 tracing::info!(

@@ -133,13 +133,7 @@ fn meet_own(machine: &Machine, store: &Store, topic: LogId, bytes: &[u8]) -> Acc
             if signed.verify_signature().is_err() {
                 return Acceptance::Reject;
             }
-            let held = store.head(&key).ok().flatten().map_or(0, |(seq, _)| seq + 1);
-            if signed.head().seq >= held && key.incarnation == machine.incarnation() {
-                tracing::error!(
-                    log = %key.log, announced = signed.head().seq + 1, held,
-                    "a head with this machine's signature goes beyond its log: another node runs with its keys"
-                );
-            }
+            machine.met_own_head(&signed);
             Acceptance::Ignore
         }
         Err(_) => Acceptance::Reject,

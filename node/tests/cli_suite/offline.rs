@@ -15,7 +15,8 @@ fn messages_and_files_become_datasets() {
     let published = machine.json(&["publish", "file.bin", "--stream", "files"]);
     assert_eq!((&published["bytes"], &published["chunks"]), (&600_000.into(), &3.into()));
     let list = machine.json(&["dataset", "ls"]);
-    let rows: Vec<_> = list.as_array().expect("a list").iter().map(|d| (&d["stream"], &d["closed"], &d["content"])).collect();
+    let rows: Vec<_> =
+        list.as_array().expect("a list").iter().map(|d| (&d["stream"], &d["closed"], &d["content"])).collect();
     assert_eq!(
         rows,
         [(&"/imu".into(), &true.into(), &"packages".into()), (&"files".into(), &true.into(), &"file".into())]
@@ -45,7 +46,8 @@ fn a_source_or_stream_that_does_not_fit_is_explained() {
     machine.fails(5, &["publish", "nothing", "--stream", "files"]);
     machine.fails(2, &["publish", "/tmp", "--stream", "files"]);
     // Lines with their topics.
-    fs::write(machine.path("topics.ndjson"), "{\"t\":\"/imu\",\"secret\":1}\n{\"t\":\"/gps\"}\nnot json\n").expect("written");
+    fs::write(machine.path("topics.ndjson"), "{\"t\":\"/imu\",\"secret\":1}\n{\"t\":\"/gps\"}\nnot json\n")
+        .expect("written");
     let partly = machine.ends(1, &["ingest", "topics.ndjson", "--topic-field", "t"]);
     assert!(out(&partly).contains("/gps") && err(&partly).contains("not everything"), "{}", err(&partly));
     // A rule that is not optional must match: nothing leaves.
@@ -79,7 +81,10 @@ fn rules_are_shown_field_by_field_and_violations_fail() {
     let report = machine.json(&["rules", "test", "--recording", "good.ndjson", "--stream", "/imu"]);
     let topic = &report["topics"]["/imu"];
     assert_eq!((&topic["messages"], &topic["leaving"]), (&7.into(), &7.into()), "{report}");
-    assert_eq!((&topic["fields"]["secret"]["action"], &topic["fields"]["secret"]["rule"]), (&"exclude".into(), &"secret".into()));
+    assert_eq!(
+        (&topic["fields"]["secret"]["action"], &topic["fields"]["secret"]["rule"]),
+        (&"exclude".into(), &"secret".into())
+    );
     assert_eq!(topic["fields"]["i"]["action"], "include");
     fs::write(machine.path("bad.ndjson"), "{\"i\":1,\"secret\":2}\n{\"i\":1}\n").expect("written");
     let bad = machine.ends(1, &["rules", "test", "--recording", "bad.ndjson", "--stream", "/imu"]);
@@ -94,15 +99,15 @@ fn rules_are_shown_field_by_field_and_violations_fail() {
 fn a_recording_is_tried_and_ingested_by_topic() {
     let recording = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/recordings/robot.mcap");
     let machine = Home::new(
-        "roles: [machine]\nnetwork: { listen: [/ip4/127.0.0.1/tcp/0] }\nstreams:\n  - { topic: /imu/data, mode: fields, default: include }\n",
+        "roles: [machine]\nnetwork: { listen: [/ip4/127.0.0.1/tcp/0] }\nstreams:\n  - { topic: /imu, mode: fields, default: include }\n",
     );
     let report = machine.json(&["rules", "test", "--recording", recording]);
     let topics = report["topics"].as_object().expect("topics");
     let (mapped, stay): (Vec<_>, Vec<_>) = topics.iter().partition(|(_, topic)| topic["stream"].is_string());
-    assert_eq!((mapped.len(), mapped[0].0.as_str()), (1, "/imu/data"), "{:?}", topics.keys());
+    assert_eq!((mapped.len(), mapped[0].0.as_str()), (1, "/imu"), "{:?}", topics.keys());
     assert!(!stay.is_empty() && mapped[0].1["fields"].as_object().expect("fields").len() > 5);
     let taken = machine.json(&["ingest", recording]);
-    assert_eq!(taken["topics"]["/imu/data"]["messages"], mapped[0].1["messages"]);
+    assert_eq!(taken["topics"]["/imu"]["messages"], mapped[0].1["messages"]);
     assert_eq!(machine.json(&["dataset", "ls"])[0]["packages"], mapped[0].1["messages"]);
 }
 
@@ -174,8 +179,27 @@ fn chunks_beyond_the_retention_of_their_stream_are_dropped_and_their_entries_sta
 #[test]
 fn completions_and_manual_pages_know_every_command() {
     const COMMANDS: [&str; 21] = [
-        "init", "run", "status", "peers", "ingest", "publish", "rules", "feed", "subscribe", "dataset", "access",
-        "grant", "pull", "verify", "export", "store", "key", "config", "completions", "man", "help",
+        "init",
+        "run",
+        "status",
+        "peers",
+        "ingest",
+        "publish",
+        "rules",
+        "feed",
+        "subscribe",
+        "dataset",
+        "access",
+        "grant",
+        "pull",
+        "verify",
+        "export",
+        "store",
+        "key",
+        "config",
+        "completions",
+        "man",
+        "help",
     ];
     for shell in ["bash", "zsh", "fish"] {
         let script = tributary().args(["completions", shell]).output().expect("runs");
@@ -186,12 +210,33 @@ fn completions_and_manual_pages_know_every_command() {
     let folder = tempfile::tempdir().expect("a folder");
     let made = tributary().args(["man", "--out"]).arg(folder.path()).output().expect("runs");
     assert!(made.status.success());
-    let mut pages: Vec<String> = COMMANDS.iter().filter(|name| **name != "help").map(|name| format!("tributary-{name}.1")).collect();
+    let mut pages: Vec<String> =
+        COMMANDS.iter().filter(|name| **name != "help").map(|name| format!("tributary-{name}.1")).collect();
     let nested = [
-        "rules-test", "feed-ls", "feed-show", "feed-follow", "dataset-ls", "dataset-show", "dataset-close",
-        "access-quote", "access-request", "access-fetch", "access-ls", "access-approve", "access-deny",
-        "access-revoke", "access-import", "store-check", "store-gc", "store-backup", "store-restore", "store-stats",
-        "key-show", "key-rotate", "key-bind", "config-check",
+        "rules-test",
+        "feed-ls",
+        "feed-show",
+        "feed-follow",
+        "dataset-ls",
+        "dataset-show",
+        "dataset-close",
+        "access-quote",
+        "access-request",
+        "access-fetch",
+        "access-ls",
+        "access-approve",
+        "access-deny",
+        "access-revoke",
+        "access-import",
+        "store-check",
+        "store-gc",
+        "store-backup",
+        "store-restore",
+        "store-stats",
+        "key-show",
+        "key-rotate",
+        "key-bind",
+        "config-check",
     ];
     pages.extend(nested.iter().map(|name| format!("tributary-{name}.1")));
     for page in pages {
@@ -208,7 +253,7 @@ fn wrong_flags_are_usage_errors() {
         &["access", "request", "--stream", "x", "--from", "yesterday"],
         &["access", "revoke", "somebody"],
         &["export", "--stream", "x", "--format", "pdf", "--out", "x"],
-        &["grant", "--to", "me", "--key", "00", "--out", "x"],
+        &["grant", "--buyer", "me", "--key", "00", "--out", "x"],
     ] {
         let refused = tributary().args(args).output().expect("runs");
         assert_eq!(refused.status.code(), Some(2), "{args:?}: {}", err(&refused));

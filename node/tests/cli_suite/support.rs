@@ -139,7 +139,8 @@ impl Home {
         let mut line = String::new();
         // Ends when the node is ready, or has ended.
         lines.read_line(&mut line).expect("read");
-        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("the node did not start: {e}: {line}"));
+        let ready: Value =
+            serde_json::from_str(&line).unwrap_or_else(|e| panic!("the node did not start: {e}: {line}"));
         assert_eq!(ready["event"], "ready");
         Node { child, lines, ready }
     }

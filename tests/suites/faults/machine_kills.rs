@@ -11,15 +11,19 @@ use std::{
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tributary::control::api::{
-    AccessRequestBody, AccessResult, ExportFormat, ExportRequest, ExportResult, Feed, IngestProgress, IngestResult,
-    PullProgress, PullReport, PullRequest, Report, SelectionRequest, Stage, Verdict, VerifyRequest,
+    ExportFormat, ExportResult, Feed, IngestProgress, IngestResult, SelectionRequest, Verdict,
 };
-use tributary_protocol::ids::{Did, StreamId};
+use tributary_protocol::{
+    ids::{Did, StreamId},
+    json::{self, Number, Value},
+    package::DataPackage,
+};
 use tributary_tests::{
     disk,
     home::{Sandbox, stream},
     lines,
     node::NodeProcess,
+    trade,
     wait::{soon, until},
 };
 
@@ -128,7 +132,9 @@ async fn fifty_kills_in_the_middle_of_ingest_lose_nothing_that_was_acknowledged(
     assert!(closed(&own), "no dataset is left open");
     until("the buyer to know everything", async || {
         let known = feed_of(&buyer, did).await?;
-        (closed(&known) && known.datasets.len() == own.datasets.len() && known.entries == own.entries).then_some(())
+        let chunks = |feed: &Feed| feed.streams.iter().map(|stream| stream.chunks).sum::<u64>();
+        let whole = (chunks(&known), known.entries) == (chunks(&own), own.entries);
+        (whole && closed(&known) && known.datasets.len() == own.datasets.len()).then_some(())
     })
     .await;
     let followed = buyer.status().await.followed.remove(0);
@@ -139,25 +145,18 @@ async fn fifty_kills_in_the_middle_of_ingest_lose_nothing_that_was_acknowledged(
         streams: TOPICS.iter().map(ToString::to_string).collect(),
         ..SelectionRequest::default()
     };
-    let body = AccessRequestBody { selection: selection.clone(), wait_ms: 10_000 };
-    let access: AccessResult = buyer.client().run("/v1/access/request", &body, |_: Stage| {}).await.unwrap();
-    assert_eq!(access.outcome, "granted");
-    let body = PullRequest { selection: selection.clone() };
-    let pulled: PullReport = buyer.client().run("/v1/pull", &body, |_: PullProgress| {}).await.unwrap();
-    assert_eq!(pulled.not_granted, 0);
+    trade::request(&buyer, &selection).await;
+    assert_eq!(trade::pull(&buyer, &selection).await.not_granted, 0);
     let mut packages = 0;
     for dataset in &own.datasets {
-        let body = VerifyRequest { dataset: dataset.dataset.to_string() };
-        let report: Report = buyer.client().run("/v1/verify", &body, |_: Stage| {}).await.unwrap();
+        let report = trade::verify(&buyer, dataset.dataset).await;
         assert_eq!(report.verdict, Verdict::Proven, "{report:?}");
         assert_eq!((report.packages, report.chunks), (report.packages_verified, report.chunks_opened));
         packages += report.packages;
     }
     assert!(packages >= promised, "{promised} packages were acknowledged, {packages} arrived");
 
-    let out = sandbox.path().join("out");
-    let body = ExportRequest { selection, formats: vec![ExportFormat::Ndjson], out };
-    let exported: ExportResult = buyer.client().run("/v1/export", &body, |_: Stage| {}).await.unwrap();
+    let exported = trade::export(&buyer, &selection, &[ExportFormat::Ndjson], &sandbox.path().join("out")).await;
     machine.stop().await;
     buyer.stop().await;
 
@@ -191,19 +190,33 @@ impl Arrived {
     fn read(exported: &ExportResult) -> Self {
         let mut messages: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
         let mut numbers = BTreeSet::new();
-        for file in exported.datasets.iter().flat_map(|dataset| &dataset.report.files) {
+        for file in &exported.report.files {
             for line in std::fs::read_to_string(&file.path).unwrap().lines() {
-                let package: serde_json::Value = serde_json::from_str(line).unwrap();
-                let payload = &package["payload"];
-                let topic = payload["@topic"].as_str().unwrap().to_owned();
-                let number = package["sequence_number"].as_u64().unwrap();
+                let package = DataPackage::from_json(line.as_bytes()).unwrap();
+                let field = |name: &str| package.payload.get(name).unwrap();
+                let topic = field("@topic").as_str().unwrap().to_owned();
+                let number = whole(&package.sequence_number);
                 assert!(numbers.insert((topic.clone(), number)), "number {number} occurs twice on {topic}");
-                let n = payload["n"].as_u64().unwrap();
-                let expected: serde_json::Value = serde_json::from_str(&lines::line(&topic, n)).unwrap();
-                assert_eq!(payload["pose"], expected["pose"]);
+                let Value::Number(n) = field("n") else { panic!("{line}") };
+                let n = whole(n);
+                assert_eq!(field("pose"), &pose(&topic, n));
                 assert!(messages.entry(topic.clone()).or_default().insert(n), "message {n} on {topic} came twice");
             }
         }
         Self { messages }
     }
+}
+
+fn whole(number: &Number) -> u64 {
+    match number {
+        Number::Int(n) => u64::try_from(*n).unwrap(),
+        other => panic!("{other:?} is no such number"),
+    }
+}
+
+/// The pose in message `n`, as it was sent.
+fn pose(topic: &str, n: u64) -> Value {
+    let sent = json::parse(lines::line(topic, n).trim().as_bytes(), json::Limits::default()).unwrap();
+    let Value::Object(fields) = sent else { panic!("a line is an object") };
+    fields.get("pose").unwrap().clone()
 }

@@ -20,7 +20,7 @@ use crate::machine::Announcer;
 /// Chunks in one batch at most: 4 MiB at the usual size, where one sync costs little against the writing.
 pub(crate) const BATCH: usize = 16;
 /// How long a refused batch waits before it is offered again.
-const RETRY: Duration = Duration::from_millis(500);
+pub(crate) const RETRY: Duration = Duration::from_millis(500);
 
 /// How a batch ended.
 type Landed = Result<(), StoreError>;
@@ -134,7 +134,7 @@ impl Committer {
                 }
                 self.launch()
             }
-            Err(error @ (StoreError::QuotaExceeded { .. } | StoreError::DiskFull { .. })) => {
+            Err(error) if error.is_no_room() => {
                 self.stats.stall(&error.to_string());
                 self.retry_at = Some(Instant::now() + RETRY);
                 Ok(())

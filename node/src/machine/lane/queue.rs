@@ -138,6 +138,11 @@ impl<T> Queue<T> {
         self.changed.notify_all();
     }
 
+    /// Whether nothing more is let in.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// How many items wait.
     pub(crate) fn len(&self) -> usize {
         self.lock().items.len()

@@ -75,6 +75,12 @@ impl Sealer {
         self.epochs.ended(now_ms)
     }
 
+    /// Makes sure that there are keys: what [`Sealer::seal`] would have to write for them is durable then, and a failure here
+    /// has cost nothing.
+    pub(crate) fn prepare(&mut self, now_ms: u64) -> Result<(), LaneError> {
+        Ok(self.epochs.prepare(now_ms)?)
+    }
+
     /// Seals one slice.
     pub(crate) fn seal(&mut self, slice: Slice, now_ms: u64) -> Result<SealedChunk, LaneError> {
         let (position, epoch, key) = self.epochs.next_key(now_ms)?;

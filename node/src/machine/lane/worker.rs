@@ -13,7 +13,7 @@ use tributary_store::{Table, WriteBatch};
 
 use super::{
     LaneError,
-    committer::Committer,
+    committer::{Committer, RETRY},
     packer::{PackError, Packer},
     queue::{Popped, Queue},
     sealer::{OpenDataset, Sealer},
@@ -146,7 +146,10 @@ impl Worker {
         let now_ms = (self.parts.clock)();
         if self.parts.sealer.epoch_ended(now_ms) {
             self.close_sealed()?;
+            self.parts.sealer.renew_epoch();
         }
+        let LaneParts { sealer, stats, .. } = &mut self.parts;
+        with_room(stats, || sealer.prepare(now_ms))?;
         let chunk = self.parts.sealer.seal(slice, now_ms)?;
         self.slice_since = None;
         self.parts.committer.add(chunk)
@@ -173,7 +176,8 @@ impl Worker {
     fn close_sealed(&mut self) -> Result<Option<DatasetId>, LaneError> {
         self.parts.committer.flush()?;
         let Some(open) = self.parts.sealer.close_dataset() else { return Ok(None) };
-        let id = close(&self.parts.machine_log, &open, (self.parts.clock)())?;
+        let LaneParts { machine_log, stats, clock, .. } = &self.parts;
+        let id = with_room(stats, || close(machine_log, &open, clock()))?;
         self.parts.stats.dataset_closed();
         Ok(Some(id))
     }
@@ -203,6 +207,26 @@ impl Worker {
             Some(Instant::now() + self.parts.close_after.time?.saturating_sub(opened))
         });
         [slice, dataset, self.parts.committer.deadline()].into_iter().flatten().min()
+    }
+}
+
+/// Does work that writes, again and again while there is no room for it. The lane waits, and its report says why.
+fn with_room<T>(stats: &LaneStats, mut work: impl FnMut() -> Result<T, LaneError>) -> Result<T, LaneError> {
+    let mut waited = false;
+    loop {
+        match work() {
+            Err(error) if error.is_no_room() => {
+                waited = true;
+                stats.stall(&error.to_string());
+                std::thread::sleep(RETRY);
+            }
+            result => {
+                if waited {
+                    stats.unstall();
+                }
+                return result;
+            }
+        }
     }
 }
 
