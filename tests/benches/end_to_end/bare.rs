@@ -14,6 +14,8 @@ use libp2p::{
 };
 use libp2p_stream::{Behaviour, Control};
 
+use crate::machine::cpu_of;
+
 const CHILD: &str = "BARE_STREAM_CHILD";
 const PROTOCOL: StreamProtocol = StreamProtocol::new("/bare");
 const BLOCK: usize = 256 << 10;
@@ -83,6 +85,13 @@ async fn serve(security: Security) {
     }
 }
 
+/// What one transfer took, seconds.
+pub(crate) struct Received {
+    pub(crate) clock: f64,
+    /// CPU of both processes, in the program and in the kernel.
+    pub(crate) cpu: f64,
+}
+
 /// A connection to a process that sends.
 pub(crate) struct Bare {
     child: Child,
@@ -115,9 +124,11 @@ impl Bare {
         Self { child, control, peer }
     }
 
-    /// Seconds to receive so many bytes, a multiple of 256 KiB.
-    pub(crate) async fn receive(&mut self, bytes: u64) -> f64 {
-        let begun = Instant::now();
+    /// Receives so many bytes, a multiple of 256 KiB.
+    pub(crate) async fn receive(&mut self, bytes: u64) -> Received {
+        let pids = [std::process::id(), self.child.id()];
+        let cpu = || pids.map(cpu_of).iter().map(|(program, kernel)| program + kernel).sum::<f64>();
+        let (before, begun) = (cpu(), Instant::now());
         let mut stream = self.control.open_stream(self.peer, PROTOCOL).await.unwrap();
         stream.write_all(&bytes.to_be_bytes()).await.unwrap();
         stream.flush().await.unwrap();
@@ -129,7 +140,7 @@ impl Bare {
             }
         }
         assert_eq!(received, bytes);
-        begun.elapsed().as_secs_f64()
+        Received { clock: begun.elapsed().as_secs_f64(), cpu: cpu() - before }
     }
 }
 

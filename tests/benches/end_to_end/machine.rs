@@ -1,10 +1,6 @@
 //! Where the figures come from: machine, system, versions. And the clocks.
 
-use std::{
-    fs,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{fs, process::Command, time::Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -58,10 +54,11 @@ pub(crate) fn peak_mib(pid: u32) -> f64 {
 }
 
 /// CPU seconds a process has used so far, by itself and for system calls.
-pub(crate) fn cpu_of(pid: u32) -> (Duration, Duration) {
+pub(crate) fn cpu_of(pid: u32) -> (f64, f64) {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     // The second field is a name in parentheses that may hold anything.
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks = |at: usize| Duration::from_millis(fields[at].parse::<u64>().unwrap() * 10);
+    // Linux counts in hundredths of a second.
+    let ticks = |at: usize| fields[at].parse::<f64>().unwrap() / 100.0;
     (ticks(11), ticks(12))
 }
