@@ -445,9 +445,7 @@ impl Index {
     pub(crate) fn flush(&self) -> Result<(), StoreError> {
         self.run(|db| db.flush())?;
         let file = self.path.join("db");
-        File::open(&file)
-            .and_then(|file| file.sync_data())
-            .map_err(|source| StoreError::io("sync", &file, source))
+        File::open(&file).and_then(|file| file.sync_data()).map_err(|source| StoreError::io("sync", &file, source))
     }
 }
 
