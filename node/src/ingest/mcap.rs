@@ -6,6 +6,7 @@
 //! message. Of the summary only schemas and channels are used; a file without one is read all the same.
 
 mod channel;
+mod record;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -197,8 +198,8 @@ impl McapSource {
                 self.footer = true;
                 Ok(None)
             }
-            _ => match mcap::parse_record(opcode, &buffer) {
-                Ok(record) => self.record(record),
+            _ => match record::parse(opcode, &buffer) {
+                Ok(record) => record.map_or(Ok(None), |record| self.record(record)),
                 Err(e) => Ok(Some(SourceItem::Damaged {
                     reason: format!("the record at byte {start} is broken ({e}); it was left out"),
                 })),
@@ -260,8 +261,9 @@ impl McapSource {
                 reader.notify_read(read);
                 Step::Nothing
             }
-            Some(Ok(LinearReadEvent::Record { opcode, data })) => match mcap::parse_record(opcode, data) {
-                Ok(record) => self.record(record)?.map_or(Step::Nothing, Step::Item),
+            Some(Ok(LinearReadEvent::Record { opcode, data })) => match record::parse(opcode, data) {
+                Ok(Some(record)) => self.record(record)?.map_or(Step::Nothing, Step::Item),
+                Ok(None) => Step::Nothing,
                 Err(fault) => Step::Fault(fault),
             },
         };
@@ -346,7 +348,7 @@ impl McapSource {
             }
             let mut body = vec![0; size];
             self.file.read_exact(&mut body).map_err(|e| self.io(e))?;
-            let Ok(record) = mcap::parse_record(opcode, &body) else { continue };
+            let Ok(Some(record)) = record::parse(opcode, &body) else { continue };
             let complete = match &record {
                 Record::Channel(channel) => channel.schema_id == 0 || self.schemas.contains_key(&channel.schema_id),
                 _ => true,
