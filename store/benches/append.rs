@@ -28,6 +28,7 @@ fn main() {
         .unwrap();
 
     let (data, mib) = (bodies(count), (count * BODY as u64) as f64 / f64::from(1 << 20));
+    measure::warm_up(dir.path(), count * BODY as u64 * 2 * ROUNDS as u64);
     println!("{:>6} {:>10} {:>10} {:>7}   ratios by round", "batch", "raw MiB/s", "store", "ratio");
     for per_batch in [16, 1] {
         let rounds: Vec<Append> = (0..ROUNDS).map(|round| append(dir.path(), &data, per_batch, round)).collect();

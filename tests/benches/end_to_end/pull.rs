@@ -13,7 +13,7 @@ use crate::{
     Bench,
     bare::{Bare, Security},
     machine::{clock, cpu_of, peak_mib},
-    measure::median,
+    measure::{median, warm_up},
     nodes::{Node, STREAM, program},
     table::Goal,
 };
@@ -121,6 +121,7 @@ pub(crate) fn run(bench: &mut Bench) {
 async fn one_gib(bench: &mut Bench, program: &Path) {
     let dir = bench.dir.join("pull");
     fs::create_dir_all(&dir).unwrap();
+    warm_up(&dir, 6 * GIB);
     let seller = Seller::start(program, &dir, GIB).await;
     let mut noise = Bare::connect(Security::Noise).await;
     let mut tls = Bare::connect(Security::Tls).await;
@@ -134,7 +135,9 @@ async fn one_gib(bench: &mut Bench, program: &Path) {
             rates.push(1024.0 / received.clock);
             cpus.push(received.cpu);
         }
-        bought.push(buy(program, &dir.join(format!("buyer-{round}")), &seller, round == 0).await);
+        let home = dir.join("buyer");
+        bought.push(buy(program, &home, &seller, round == 0).await);
+        fs::remove_dir_all(home).unwrap();
     }
     let over = |value: fn(&Bought) -> f64| bought.iter().map(value).collect::<Vec<f64>>();
     let pulled = over(|bought| 1024.0 / bought.pull_seconds);
