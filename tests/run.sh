@@ -4,8 +4,9 @@
 #   ./tests/run.sh                 everything
 #   ./tests/run.sh -E 'test(cdr)'  further arguments go to cargo-nextest: here, only tests whose name contains "cdr"
 #
-# Installs missing Debian packages when it runs as root; otherwise it names them and stops. No test sends a packet beyond
-# loopback. The power-cut tests mount an ext4 image on a loop device where they are allowed to, and say so where they are not.
+# Installs missing Debian packages when it runs as root; otherwise it names them and stops. Installs peaq's SDK and CLI once into
+# target/peaq-venv, with pip. No test sends a packet beyond loopback. The power-cut tests mount an ext4 image on a loop device where
+# they are allowed to, and say so where they are not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,6 +18,10 @@ missing=()
 for tool in "${!package_of[@]}"; do
     PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null || missing+=("${package_of[$tool]}")
 done
+# Debian's python3 can be there without the parts that make an environment.
+! command -v python3 >/dev/null || python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+# A python3 that is about to come does not bring them either.
+[[ " ${missing[*]} " != *" python3 "* ]] || missing+=(python3-venv)
 if ((${#missing[@]})); then
     mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
     if [[ $(id -u) -eq 0 ]]; then
@@ -34,6 +39,28 @@ if ! cargo nextest --version >/dev/null 2>&1; then
     say "installing cargo-nextest (once)"
     cargo install --locked cargo-nextest
 fi
+
+# --- peaq's own SDK and CLI, which the tests exchange files with. The environment's name is a hash of what is in it, so it is made
+# once for each state of the requirements; it counts only when its last step, the marker, is there.
+requirements=tests/tools/requirements-peaq.txt
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+key=$({ python3 -c 'import sys; print(sys.version, sys.prefix)'; cat "$requirements"; } | sha256sum | cut -c1-16)
+venv=$target/peaq-venv/$key
+mkdir -p "$target/peaq-venv"
+exec 9>"$target/peaq-venv/lock"
+flock 9
+if [[ ! -e $venv/complete ]]; then
+    say "installing peaq's SDK and CLI (once)"
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements"
+    touch "$venv/complete"
+fi
+exec 9>&-
+# `peaqos` lies beside it.
+export TRIBUTARY_PEAQ_PYTHON=$venv/bin/python
+# The SDK reports its use to its makers unless it is asked not to; no test sends a packet beyond loopback.
+export DO_NOT_TRACK=1
 
 cargo nextest run --workspace --locked "$@"
 # Examples in the documentation are tests as well; the runner above does not know them.

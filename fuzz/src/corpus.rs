@@ -1,6 +1,7 @@
 //! The seeds: for each target, inputs that it accepts, made of real objects. `make_corpus` writes them to `corpus/`, where
 //! what fuzzing found joins them.
 
+mod delivery;
 mod node;
 mod protocol;
 
@@ -39,6 +40,7 @@ impl Seeds {
 pub fn seeds() -> Vec<Seed> {
     let mut seeds = Seeds::default();
     protocol::add(&mut seeds);
+    delivery::add(&mut seeds);
     node::add(&mut seeds);
     seeds.0
 }

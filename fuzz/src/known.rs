@@ -129,3 +129,7 @@ pub(crate) fn peaq_chunk() -> &'static SealedChunk {
         seal_chunk(b"a plaintext", 0, None, &secrets, &recipients, &signer, &mut rng).expect("short")
     })
 }
+
+pub(crate) fn rng() -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(7)
+}

@@ -6,6 +6,7 @@
 //! `libfuzzer/` runs the same functions under libFuzzer. Nothing here is part of the node.
 
 mod corpus;
+mod delivery;
 mod known;
 mod mutate;
 mod node;
@@ -53,9 +54,13 @@ macro_rules! for_each_target {
             msgdef: node, 1;
             ndjson: node, 1;
             peaq_access_file: peaq, 1;
+            peaq_agent: delivery, 1;
+            peaq_connect: delivery, 1;
             peaq_envelope: peaq, 1;
+            peaq_frames: delivery, 1;
             peaq_hex: peaq, 1;
             peaq_manifest: peaq, 1;
+            peaq_receiver: delivery, 4;
             peaq_sealed_box: peaq, 1;
             plaintext: node, 1;
             pull: wire, 1;

@@ -5,12 +5,15 @@ use std::{fs, io::Cursor, path::Path, sync::OnceLock};
 use tributary::{
     buyer::{FeedLink, MAX_LINK_ADDRS, MAX_LINK_LEN},
     config::{Config, Overrides},
-    export::{McapExporter, PlainPackage, PlaintextError, PlaintextLimits, PlaintextReader},
+    export::{
+        ChannelForms, McapExporter, McapOutcome, PlainPackage, PlaintextError, PlaintextLimits, PlaintextReader,
+        encode_cdr,
+    },
     home::OwnerPublic,
     ingest::{
         Content, Db3Source, Fields, IngestError, IngestOptions, McapSource, NdjsonOptions, NdjsonSource, Source,
         SourceItem,
-        cdr::{self, Decoded},
+        cdr::{self, Decoded, Fidelity},
         definitions::{Builtin, full_text},
         msgdef::{Lookup, NoLookup, Plan, normalize_type_name},
         reserved_key,
@@ -88,12 +91,20 @@ pub fn msgdef(data: &[u8]) {
 }
 
 fn check_message(plan: &Plan, message: &[u8]) {
-    let Ok(Decoded { fields, used }) = cdr::decode(plan, message) else { return };
+    let Ok(Decoded { fields, used, fidelity }) = cdr::decode(plan, message) else { return };
     assert!(used <= message.len() && used as u64 >= plan.min_size().min(4));
     assert_eq!(cdr::measure(plan, message), Ok(used));
     check_fields(&fields);
     // What lies behind the last field means nothing.
-    assert_eq!(cdr::decode(plan, &message[..used]), Ok(Decoded { fields, used }));
+    let again = cdr::decode(plan, &message[..used]);
+    assert_eq!(again, Ok(Decoded { fields: fields.clone(), used, fidelity }));
+    // What lost nothing can be written again, and reads the same.
+    if fidelity != Fidelity::Lossy {
+        let written = encode_cdr(plan, &fields.value, &fields.blobs).expect("decoded fields are a message");
+        assert!(fidelity != Fidelity::Bytes || written == message[..used]);
+        let decoded = cdr::decode(plan, &written).expect("our own message");
+        assert_eq!(decoded, Decoded { fields, used: written.len(), fidelity: Fidelity::Bytes });
+    }
 }
 
 fn check_fields(fields: &Fields) {
@@ -255,9 +266,25 @@ pub fn export_mcap(data: &[u8]) {
     }
     let dir = scratch();
     let path = dir.path().join("x.mcap");
-    let mut exporter = McapExporter::create(&path).expect("the scratch directory can be written");
-    let written = packages.into_iter().filter_map(|package| exporter.write(package).ok()).count();
-    assert_eq!(exporter.finish().expect("the scratch directory can be written"), written as u64);
+    let mut forms = ChannelForms::default();
+    // Each pass settles at least one channel, or finds all definitions that there are.
+    let passes = packages.len() + 2;
+    let written = (0..passes).find_map(|_| {
+        let mut exporter =
+            McapExporter::create(&path, std::mem::take(&mut forms)).expect("the scratch directory can be written");
+        let written = packages.iter().filter_map(|package| exporter.write(package.clone()).ok()).count();
+        match exporter.finish().expect("the scratch directory can be written") {
+            McapOutcome::Written { packages, .. } => {
+                assert_eq!(packages, written as u64);
+                Some(written)
+            }
+            McapOutcome::Again(learned) => {
+                forms = learned;
+                None
+            }
+        }
+    });
+    let written = written.expect("an export ends");
     let source = McapSource::open(&path, &options()).expect("our own recording");
     assert!(drain(source).expect("our own recording") <= written);
 }

@@ -6,6 +6,7 @@ use tributary_protocol::peaq::{
     envelope::Envelope,
     hexes,
     manifest::{Manifest, is_file_name},
+    origin::Origin,
     parties::{Recipient, Role},
     sealed_box::{BoxPublicKey, BoxSecretKey, OVERHEAD},
     verify::{ChainVerifier, verify_signature},
@@ -45,6 +46,12 @@ pub fn peaq_manifest(data: &[u8]) {
         assert!(is_file_name(name) && !name.contains(['/', '\\', '\0']) && name != "..");
     }
     let _ = manifest.check(1, &manifest.source_hash);
+    let Some(Ok(origin)) = manifest.tributary.as_ref().map(Origin::open) else { return };
+    let (envelope, count) = (&known::peaq_chunk().envelope, u64::from(origin.dataset().chunk_count));
+    for index in [0, count - 1, count, u64::MAX] {
+        assert_eq!(origin.record(index).is_some(), index < count);
+        let _ = origin.check_chunk(index, envelope, &known::peaq_chunk().ciphertext);
+    }
 }
 
 /// A buyer's access file, in both spellings.

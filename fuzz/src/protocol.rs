@@ -218,7 +218,8 @@ pub fn chunk(data: &[u8]) {
     let Ok(record) = ChunkRecord::decode(record) else { return };
     let key = known::chunk_key();
     let _ = seal::verify_v1(&record, &known::feed_key().public(), ciphertext);
-    let _ = seal::open_unhashed(&record, &key, ciphertext.to_vec());
+    let readable = seal::check_readable(&record, &key, ciphertext);
+    assert_eq!(seal::open_unhashed(&record, &key, ciphertext.to_vec()).map(drop), readable);
     if let Ok(plaintext) = seal::open(&record, &key, ciphertext) {
         assert_eq!(plaintext.len() + 16, ciphertext.len());
         let _ = seal::verify_plaintext(&record, &key, &plaintext);

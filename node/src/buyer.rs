@@ -4,6 +4,7 @@
 //! a machine's logs except what that machine signed. It works without a network too (`net: None`), on what is stored:
 //! listings, [`Buyer::verify`] and [`Buyer::export`]. Its background task ends when the last clone is dropped.
 
+mod complete;
 mod error;
 mod export;
 mod feed;
@@ -14,6 +15,7 @@ mod listing;
 mod plaintext;
 mod pull;
 mod request;
+mod subscription;
 mod verify;
 mod wallet;
 
@@ -28,22 +30,27 @@ use tributary_store::Store;
 
 pub use self::{
     error::{
-        AccessError, BuyerError, ContentError, ExportJobError, FollowError, PullJobError, VerifyError, WrongBytes,
+        AccessError, BuyerError, ContentError, ExportJobError, FollowError, Incomplete, IncompleteError, PullJobError,
+        VerifyError, WrongBytes,
     },
     export::{ExportFormat, ExportReport, ExportedFile},
-    feed::Streams,
+    feed::{FollowInfo, JoinPoint, Streams, followed},
     follow::{CatchUpReport, FeedEvent, FeedStatus, LogStatus, MachineInfo},
     link::{FeedLink, LinkError, MAX_LINK_ADDRS, MAX_LINK_LEN},
     listing::{ChunkInfo, DatasetInfo, PullSelection, StreamSummary},
     plaintext::DatasetPlaintext,
     pull::{PullProgress, PullReport},
     request::{AccessOutcome, OpenRequest},
+    subscription::{
+        MAX_SUBSCRIPTIONS, SinkTerms, SubscriptionError, SubscriptionState, SubscriptionStatus, SubscriptionTerms,
+    },
     verify::{Report, Step, StepState, Verdict},
     wallet::GrantInfo,
 };
 use self::{
     feed::Feed,
     follow::{Handle, Work},
+    subscription::Subscriptions,
     wallet::Wallet,
 };
 use crate::{home::MachineKeys, net::Client};
@@ -81,6 +88,7 @@ struct Inner {
     clock: Clock,
     feeds: Mutex<BTreeMap<Did, Arc<Handle>>>,
     wallet: Wallet,
+    subscriptions: Subscriptions,
     work: Option<mpsc::Sender<Work>>,
     events: broadcast::Sender<FeedEvent>,
 }
@@ -127,12 +135,15 @@ impl Buyer {
             clock,
             feeds: Mutex::new(feeds),
             wallet,
+            subscriptions: Subscriptions::default(),
             events: broadcast::channel(follow::EVENT_QUEUE).0,
         });
         if let Some(net) = net {
             tokio::spawn(follow::background(Arc::downgrade(&inner), net, queue));
         }
-        Ok(Self { inner })
+        let buyer = Self { inner };
+        buyer.resume_subscriptions()?;
+        Ok(buyer)
     }
 
     /// Who buys.

@@ -22,12 +22,16 @@ mod dataset;
 mod demo;
 mod exit;
 mod feed;
+mod grant;
 mod ingest;
 mod init;
 mod key;
 mod logging;
 mod meta;
+mod orders;
 mod output;
+mod peaq;
+mod peaq_files;
 mod pull;
 mod reach;
 mod rules;
@@ -94,7 +98,7 @@ pub enum Command {
     Peers,
     /// Read a recording or lines into the machine's streams
     Ingest(ingest::IngestArgs),
-    /// Publish a file as a dataset
+    /// Publish a file as a dataset, or files for peaq's tools
     Publish(ingest::PublishArgs),
     /// Try the field rules
     #[command(subcommand)]
@@ -110,13 +114,13 @@ pub enum Command {
     /// Ask for access to data, and decide about it
     #[command(subcommand)]
     Access(access::AccessCommand),
-    /// Write the keys of data into a file for one buyer, without a request
-    Grant(access::GrantArgs),
+    /// Write the keys of data into files for one buyer, without a request
+    Grant(grant::GrantArgs),
     /// Get the data that were granted
     Pull(pull::PullArgs),
-    /// Prove a dataset, from the machine's peaqID down to every package; exit code 3 unless it is proven
+    /// Prove a dataset, or a folder of peaq's files, from the machine's peaqID down; exit code 3 unless it is proven
     Verify(pull::VerifyArgs),
-    /// Write datasets into files
+    /// Write datasets, or a folder of peaq's files, into files
     Export(pull::ExportArgs),
     /// Look after the chunk store
     #[command(subcommand)]
@@ -124,6 +128,9 @@ pub enum Command {
     /// Show, rotate and bind keys
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Trade with peaq's own software
+    #[command(subcommand)]
+    Peaq(peaq::PeaqCommand),
     /// Check the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -219,12 +226,13 @@ fn dispatch(command: &Command, context: &Context) -> Result<(), CliError> {
         Command::Subscribe(args) => feed::subscribe(args, context),
         Command::Dataset(command) => dataset::run(command, context),
         Command::Access(command) => access::run(command, context),
-        Command::Grant(args) => access::grant(args, context),
+        Command::Grant(args) => grant::grant(args, context),
         Command::Pull(args) => pull::pull(args, context),
         Command::Verify(args) => pull::verify(args, context),
         Command::Export(args) => pull::export(args, context),
         Command::Store(command) => store::run(command, context),
         Command::Key(command) => key::run(command, context),
+        Command::Peaq(command) => peaq::run(command, context),
         Command::Config(command) => config::run(command, context),
         Command::Demo(args) => demo::run(args, context),
         Command::Completions(args) => meta::completions(args, Cli::command(), context),

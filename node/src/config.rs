@@ -15,6 +15,7 @@ use std::{
 
 mod error;
 mod overrides;
+mod peaq;
 mod reader;
 mod rules;
 mod sections;
@@ -24,8 +25,12 @@ mod yaml;
 
 pub use error::{ConfigError, Place};
 pub use overrides::Overrides;
+pub use peaq::{BuyerToken, OrchestrationConfig, PaymentCheck, PeaqConfig, PriceConfig, SellerAgent};
 pub use rules::{FieldAction, FieldRule, RuleKey, RulesError};
-pub use sections::{ControlConfig, Follow, FollowStreams, Limits, NetworkConfig, StoreConfig};
+pub(crate) use sections::DEFAULT_ROTATE;
+pub use sections::{
+    BuyerConfig, ControlConfig, Follow, FollowStreams, Limits, NetworkConfig, StoreConfig, Subscription,
+};
 pub use stream::{
     Access, ChunkConfig, CloseAfter, Compression, Mode, Overflow, Policy, QueueConfig, Retention, StreamConfig,
 };
@@ -56,10 +61,16 @@ pub struct Config {
     pub store: StoreConfig,
     /// The control API.
     pub control: ControlConfig,
+    /// Whether a machine forgets the seeds of key epochs that are over, so that only its owner opens what is older.
+    pub forget_epochs: bool,
     /// The streams of a machine: the Data Event Map. Names (alias or topic) are unique.
     pub streams: Vec<StreamConfig>,
     /// The feeds a buyer follows.
     pub follow: Vec<Follow>,
+    /// What a buyer keeps up by itself.
+    pub buyer: BuyerConfig,
+    /// Files for peaq's tools.
+    pub peaq: PeaqConfig,
 }
 
 impl Config {
@@ -107,15 +118,25 @@ impl Config {
         let network = sections::network(section.get("network"))?;
         let store = sections::store(section.get("store"))?;
         let control = sections::control(section.get("control"), base)?;
+        let forget_epochs = match section.get("forget_epochs") {
+            Some(field) => field.one_of(&[("true", true), ("false", false)])?,
+            None => false,
+        };
+        let peaq_field = section.get("peaq");
+        let peaq = peaq::peaq(peaq_field.clone(), base)?;
         let defaults = stream::Defaults::read(section.get("defaults"))?;
         let streams_field = section.get("streams");
         let streams = stream::streams(streams_field.as_ref(), &defaults, base)?;
         let follow_field = section.get("follow");
         let follow = sections::follow(follow_field.as_ref())?;
+        let buyer_field = section.get("buyer");
+        let buyer = sections::buyer(buyer_field.as_ref(), &follow, base)?;
         section.finish()?;
         for (field, empty, role, name) in [
+            (peaq_field, peaq.orchestration.is_none(), Role::Machine, "machine"),
             (streams_field, streams.is_empty(), Role::Machine, "machine"),
             (follow_field, follow.is_empty(), Role::Buyer, "buyer"),
+            (buyer_field, buyer.subscriptions.is_empty(), Role::Buyer, "buyer"),
         ] {
             if let Some(field) = field
                 && !empty
@@ -124,7 +145,7 @@ impl Config {
                 return Err(field.conflict(format!("needs the role `{name}`; add it to `roles` or remove the section")));
             }
         }
-        Ok(Self { roles: seen, network, store, control, streams, follow })
+        Ok(Self { roles: seen, network, store, control, forget_epochs, streams, follow, buyer, peaq })
     }
 
     /// Whether the node has this role.

@@ -9,11 +9,15 @@
 //! what was durable by then stays.
 
 pub mod api;
+mod binding;
 mod buying;
 mod catalog;
 mod client;
 mod granting;
 mod jobs;
+mod orders;
+mod peaq;
+mod peaq_files;
 mod problem;
 mod selecting;
 mod selling;
@@ -28,7 +32,9 @@ pub use socket::{ControlListener, SocketError};
 
 pub(crate) use buying::{export_all, import_file, verify_dataset};
 pub(crate) use catalog::{all_feeds, detail};
-pub(crate) use granting::issue;
+pub(crate) use granting::{grant_file, issue, material};
 pub(crate) use jobs::{Cancel, ingest_options, run_ingest, run_publish};
+pub(crate) use peaq_files::{grant_files, publish_files};
 pub(crate) use selecting::Target;
+pub(crate) use selling::audit_lines;
 pub(crate) use upkeep::{store_backup, store_check, store_gc, store_stats};

@@ -2,7 +2,7 @@
 //!
 //! Starts two real nodes of this very program as child processes, a machine and a buyer, with homes of their own and nothing
 //! but loopback between them, and drives them through their control sockets, as a person would with the commands. It owns the
-//! children and the homes, and removes both at the end, however it ends. It looks at what arrived with its own eyes: every
+//! children and the homes, and removes both at the end, however it ends: dropping [`run`] does it, too. It looks at what arrived with its own eyes: every
 //! package that went in must have come out, and nothing that a rule protects.
 
 mod check;
@@ -29,6 +29,7 @@ use crate::{
             IngestRequest, IngestResult, PullRequest, SelectionRequest, SubscribeRequest, VerifyRequest,
         },
     },
+    export::McapChannel,
     service::status::NodeStatus,
 };
 
@@ -161,6 +162,8 @@ pub struct DemoReport {
     pub packages: u64,
     /// What was written.
     pub files: Vec<PathBuf>,
+    /// The channels of the MCAP file: as recorded, or JSON where rules changed the messages.
+    pub channels: Vec<McapChannel>,
     /// Seconds from start to end.
     pub seconds: f64,
 }
@@ -204,7 +207,7 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
     let buyer_status = buyer.status().await?;
     say(&format!("buyer       {} (process {})", buyer_status.did, buyer.id()));
 
-    let subscribe = SubscribeRequest { link: link.clone(), streams: Vec::new() };
+    let subscribe = SubscribeRequest { link: link.clone(), ..SubscribeRequest::default() };
     let _: Following = step("subscribe", buyer.client().post("/v1/subscribe", &subscribe).await)?;
     say("follow      the buyer found the machine by its DID, checked its keys, and follows the feed");
 
@@ -225,9 +228,9 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
         machine.stop().await?;
         let flipped = tamper::flip_one_byte(machine.home(), victim)?;
         say(&format!("tamper      {flipped}"));
-        machine = NodeProcess::start(machine.into_home(), "machine").await?;
+        machine = NodeProcess::start(machine.home_again(), "machine").await?;
         let link = machine.status().await?.links.first().cloned().unwrap_or_default();
-        let again = SubscribeRequest { link, streams: Vec::new() };
+        let again = SubscribeRequest { link, ..SubscribeRequest::default() };
         let _: Following = step("subscribe", buyer.client().post("/v1/subscribe", &again).await)?;
         Some(flipped)
     } else {
@@ -327,6 +330,7 @@ pub async fn run(options: &DemoOptions, say: &mut dyn FnMut(&str)) -> Result<Dem
         proven,
         packages,
         files: exported.report.files.into_iter().map(|file| file.path).collect(),
+        channels: exported.report.channels,
         topics,
         seconds: started.elapsed().as_secs_f64(),
     };

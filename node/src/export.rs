@@ -4,12 +4,15 @@
 //! writers. Takes bytes that were decrypted and verified; it checks blob hashes again, since a line names them, but no
 //! signatures: [`PlainPackage::package`] is there for the caller to verify. A file appears under its name whole or not at all.
 //!
-//! What MCAP holds: a raw stream is CDR with its `ros2msg` definition again, byte for byte what the robot recorded. A stream
-//! of fields is JSON with a JSON schema, whether rules changed it or not: its fields went through JSON on the robot, and
-//! calling the result CDR would claim more than is known. Byte arrays stand in the JSON as base64 with `contentEncoding` in
-//! the schema, so viewers show images. Signatures do not fit into MCAP messages; NDJSON keeps them.
+//! What MCAP holds: a raw stream is CDR with its `ros2msg` definition again, byte for byte what the robot recorded. So are fields
+//! that no rule changed, where the packages name their definition: see [`encode_cdr`]. Everything else is JSON with a JSON schema:
+//! a channel is JSON as a whole as soon as one of its messages cannot be CDR, and [`McapChannel`] says why. Byte arrays stand in
+//! the JSON as base64 with `contentEncoding` in the schema, so viewers show images. Signatures do not fit into MCAP messages;
+//! NDJSON keeps them.
 
 mod atomic;
+mod cdr;
+mod forms;
 mod mcap;
 mod ndjson;
 mod plaintext;
@@ -17,9 +20,12 @@ mod schema;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use self::ndjson::write_blobs;
 pub use self::{
     atomic::AtomicFile,
-    mcap::McapExporter,
+    cdr::{EncodeError, encode_cdr},
+    forms::{ChannelForms, JsonReason},
+    mcap::{ChannelEncoding, McapChannel, McapExporter, McapOutcome},
     ndjson::NdjsonExporter,
     plaintext::{PlainPackage, PlaintextError, PlaintextLimits, PlaintextReader},
 };

@@ -5,9 +5,11 @@
 //!   config.yaml      the configuration
 //!   keys/            0700; every file in it 0600, of the form in `home/keyfile.rs`
 //!     identity.key  feed.key  node.key  encryption.key
+//!     seed.key       what a machine's epoch seeds are sealed to, in the form of `home/seed_key.rs`
 //!     feed.next.key  only while feed keys are rotated
 //!     owner.key      only until it is moved off the machine, when `init` made the owner
 //!     owner.pub      the owner's public keys
+//!   proposal.json    a binding that waits for the owner's signature
 //!   store/           the chunk store
 //!   control.sock     control API of the running node
 //!   lock             held by the process that uses the home
@@ -35,13 +37,16 @@ mod files;
 mod keyfile;
 mod lock;
 mod owner;
+mod rotation;
+mod seed_key;
 
 pub use error::HomeError;
 pub use keyfile::{KeyKind, Passphrase};
 pub use lock::HomeLock;
 pub use owner::{OwnerKey, OwnerPublic};
 
-pub(crate) use files::read_hex_key;
+pub(crate) use files::{append_private, read_hex_key, read_token};
+pub(crate) use seed_key::SeedKeys;
 
 use files::{check_private, io, make_dir, make_private, read_private, sync_parent, write_private};
 use keyfile::KeyFile;
@@ -136,6 +141,7 @@ impl Home {
         let encryption = EncryptionKey::generate(rng);
         let public = encryption.public().to_string();
         write_key(&staging, KeyKind::Encryption, &public, &*encryption.to_bytes(), passphrase, rng)?;
+        seed_key::write(&seed_key::path(&staging), &EncryptionKey::generate(rng), &encryption, rng)?;
         let owner = match owner {
             Some(owner) => owner,
             None => {
@@ -255,42 +261,6 @@ impl Home {
         Ok(key)
     }
 
-    /// Makes the next feed key and writes it beside the current one, which stays in use until [`Home::promote_feed_key`]. A
-    /// next key that is there already, because a rotation broke off, is kept: a binding may name it.
-    pub fn stage_feed_key(
-        &self,
-        passphrase: Option<&Passphrase>,
-        rng: &mut impl CryptoRng,
-    ) -> Result<FeedKey, HomeError> {
-        if let Some(key) = self.next_feed_key(passphrase)? {
-            return Ok(key);
-        }
-        // Opening the current key first proves the passphrase: a mistyped one must not seal the next key.
-        let current = self.key_file(KeyKind::Feed)?;
-        current.open(passphrase)?;
-        let passphrase = passphrase.filter(|_| current.sealed);
-        let key = FeedKey::generate(rng);
-        let public = key.public().to_string();
-        keyfile::write(&self.next_feed_path(), KeyKind::Feed, &public, &*key.to_bytes(), passphrase, rng)?;
-        Ok(key)
-    }
-
-    /// The next feed key, if one waits.
-    pub fn next_feed_key(&self, passphrase: Option<&Passphrase>) -> Result<Option<FeedKey>, HomeError> {
-        let Some(file) = KeyFile::read(&self.next_feed_path(), KeyKind::Feed)? else { return Ok(None) };
-        let key = FeedKey::from_bytes(&*secret(&file, passphrase)?);
-        matches(&file, &key.public().to_string())?;
-        Ok(Some(key))
-    }
-
-    /// Makes the next feed key the current one; the old secret is gone after this. Only for when the binding that names the
-    /// next key is durable.
-    pub fn promote_feed_key(&self) -> Result<(), HomeError> {
-        let (next, current) = (self.next_feed_path(), self.key_path(KeyKind::Feed));
-        std::fs::rename(&next, &current).map_err(io("rename to", &current))?;
-        sync_parent(&current)
-    }
-
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -338,10 +308,6 @@ impl Home {
 
     fn key_path(&self, kind: KeyKind) -> PathBuf {
         self.keys_dir().join(format!("{kind}.key"))
-    }
-
-    fn next_feed_path(&self) -> PathBuf {
-        self.keys_dir().join("feed.next.key")
     }
 
     fn key_file(&self, kind: KeyKind) -> Result<KeyFile, HomeError> {

@@ -10,6 +10,7 @@
 
 pub mod cdr;
 mod db3;
+mod definition;
 pub mod definitions;
 mod directory;
 mod fields;
@@ -32,6 +33,7 @@ use tributary_protocol::rules::native::SchemaPaths;
 pub(crate) use self::fields::find_mut;
 pub use self::{
     db3::Db3Source,
+    definition::{Definition, MAX_DEFINITION, definition_id},
     directory::{DirectorySource, DirectoryWatch},
     fields::{BlobField, Fields, INLINE_BYTES, PathSegment, reserved_key},
     file::{FileSlices, FileSource},

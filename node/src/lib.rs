@@ -7,8 +7,14 @@ pub mod control;
 pub mod demo;
 pub mod export;
 pub mod home;
+mod http;
 pub mod ingest;
 pub mod machine;
 pub mod net;
+pub mod owner;
+pub mod peaq;
+pub mod proposal;
 pub mod retention;
 pub mod service;
+#[cfg(test)]
+mod vectors;

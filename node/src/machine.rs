@@ -5,58 +5,56 @@
 
 mod bindings;
 mod epochs;
+mod error;
+mod heads;
 mod ingest;
 mod lane;
 mod log_writer;
 mod machine_log;
 mod numbers;
+mod open;
 mod origin;
+mod proposals;
 mod publish;
+mod seeds;
 mod selection;
 
-use std::{
-    cmp::Ordering,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tributary_protocol::{
     access::{GrantRange, Selection},
-    binding::{BindingChain, SignedBinding},
-    entry::{self, EntryBody, Head, SignedEntry, SignedHead, StreamInfo},
+    binding::{Binding, SignedBinding},
+    entry::SignedEntry,
     identity::IdentityKey,
-    ids::{DatasetId, Did, LogId, LogKey, StreamId},
+    ids::{DatasetId, Did, StreamId},
     keys::{EncryptionKey, EncryptionPublicKey, FeedKey},
     keytree::Cover,
-    record::Content,
     rules::native::NativeRules,
 };
-use tributary_store::{Store, StoreError, Table, WriteBatch};
+use tributary_store::Store;
 
-use self::{
-    epochs::{Epochs, stream_log},
-    lane::{Lane, LaneParts, committer::Committer, packer::Packer, sealer::Sealer, stats::LaneStats},
-    log_writer::LogWriter,
-    machine_log::MachineLog,
-    numbers::Numbers,
-    origin::Origin,
-};
+use self::{epochs::stream_log, lane::Lane, machine_log::MachineLog, origin::Origin, seeds::Seeds};
 use crate::{
-    config::{Compression, Mode, Policy, RulesError, StreamConfig},
-    home::{Home, HomeError, MachineKeys},
+    config::StreamConfig,
+    home::{Home, MachineKeys},
 };
 
+pub(crate) use self::bindings::load as stored_chain;
+pub(crate) use self::selection::{in_time, live_range, newest_record, no_epoch, nothing_in_time};
 pub use self::{
     bindings::OwnBindingError,
     epochs::EpochError,
+    error::MachineError,
     ingest::{IngestProgress, IngestSummary, SourceTrouble, TopicSummary},
     lane::{LaneError, LaneReport},
     log_writer::LogError,
     machine_log::MachineLogError,
     numbers::NumberError,
     origin::{Displaced, OriginError},
+    proposals::{BindError, apply, cancel, propose},
     publish::{PublishError, Published},
+    seeds::ForgetError,
     selection::SelectionError,
 };
 
@@ -96,75 +94,6 @@ pub(crate) struct Keys {
     pub(crate) owner: EncryptionPublicKey,
 }
 
-/// Why a machine cannot be opened or asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MachineError {
-    /// The home's keys cannot be read.
-    #[error(transparent)]
-    Home(#[from] HomeError),
-    /// The store failed.
-    #[error("the store failed: {0}")]
-    Store(#[from] StoreError),
-    /// The bindings are missing, damaged, or do not fit.
-    #[error(transparent)]
-    Binding(#[from] OwnBindingError),
-    /// The home's origin cannot be checked.
-    #[error(transparent)]
-    Origin(#[from] OriginError),
-    /// The home was copied or restored and may not publish in its incarnation.
-    #[error(
-        "{reason}; nothing may be published in incarnation {incarnation} any more. Run `tributary key bind --incarnation --owner-key FILE` with the owner's key to start the next one"
-    )]
-    Displaced {
-        /// What was found.
-        reason: Displaced,
-        /// The incarnation that is over.
-        incarnation: u32,
-    },
-    /// The feed key in the home is not the one that the binding names.
-    #[error(
-        "the feed key in this home is not the one of binding {serial}; run `tributary key bind --owner-key FILE` with the owner's key"
-    )]
-    FeedKey {
-        /// Serial of the newest binding.
-        serial: u64,
-    },
-    /// A stream's rules cannot be loaded.
-    #[error("the rules of stream {stream} cannot be loaded: {source}")]
-    Rules {
-        /// The stream.
-        stream: String,
-        /// What is wrong.
-        source: RulesError,
-    },
-    /// A lane failed.
-    #[error("stream {stream}: {source}")]
-    Lane {
-        /// The stream.
-        stream: String,
-        /// What is wrong.
-        source: LaneError,
-    },
-    /// No stream of that name.
-    #[error("no stream {name:?} in the configuration; there are: {known}")]
-    NoStream {
-        /// What was asked for.
-        name: String,
-        /// The names of the streams.
-        known: String,
-    },
-    /// The machine log cannot be written.
-    #[error(transparent)]
-    Log(#[from] MachineLogError),
-    /// A log cannot be read.
-    #[error(transparent)]
-    Entry(#[from] LogError),
-    /// A selection has no keys.
-    #[error(transparent)]
-    Selection(#[from] SelectionError),
-}
-
 /// What a machine is opened with.
 pub struct MachineOptions<'a> {
     /// The home: its keys, its owner, its place.
@@ -175,6 +104,8 @@ pub struct MachineOptions<'a> {
     pub store: Store,
     /// The streams of the Data Event Map.
     pub streams: &'a [StreamConfig],
+    /// Whether seeds of key epochs that are over are forgotten here.
+    pub forget_epochs: bool,
     /// Where durable entries go.
     pub announcer: Arc<dyn Announcer>,
     /// The time.
@@ -215,75 +146,16 @@ pub struct Machine {
     clock: Clock,
     origin: Mutex<Origin>,
     displaced: Mutex<Option<Displaced>>,
-    key_dir: PathBuf,
+    home: Home,
+    seeds: Arc<Seeds>,
+    forget_epochs: bool,
+    node_key: [u8; 32],
+    /// The one in force.
+    binding: Mutex<Binding>,
     streams: Vec<Stream>,
 }
 
 impl Machine {
-    /// Opens the machine: its first binding is made here, datasets that a crash left open are closed, new streams are announced.
-    ///
-    /// # Errors
-    ///
-    /// Names what is wrong and what to run. Nothing is published then.
-    pub fn open(options: MachineOptions<'_>) -> Result<Self, MachineError> {
-        let MachineOptions { home, keys: home_keys, store, streams, announcer, clock } = options;
-        let owner = home.owner()?;
-        let keys = Arc::new(keys_of(home_keys, owner.encryption));
-        let key_dir = home.keys_dir();
-        let origin = Origin::open(home.path(), &key_dir, !store.logs(Some(&keys.did))?.is_empty())?;
-        let chain = match bindings::load(&store, &keys.did)? {
-            Some((chain, _)) => chain,
-            None => {
-                let terms = bindings::Terms {
-                    owner: owner.address,
-                    owner_enc: owner.encryption,
-                    node_key: node_key(home_keys),
-                };
-                let first = bindings::first(&keys, &terms, clock())?;
-                let mut batch = WriteBatch::new();
-                bindings::put(&mut batch, &first);
-                store.commit(batch)?;
-                BindingChain::new(&first).map_err(OwnBindingError::from)?
-            }
-        };
-        let binding = chain.current();
-        let (incarnation, serial) = (binding.incarnation, binding.serial);
-        let key_of = |log| LogKey { did: keys.did, log, incarnation };
-        // A binding of a later incarnation than the home has settled in was made for this home as it is now.
-        let displaced = match incarnation.cmp(&origin.incarnation()) {
-            Ordering::Less => Some(Displaced::Restored),
-            Ordering::Equal => origin.displaced(&key_dir, &store, key_of)?,
-            Ordering::Greater => None,
-        };
-        if let Some(reason) = displaced {
-            return Err(MachineError::Displaced { reason, incarnation });
-        }
-        if binding.feed_key != keys.feed.public() {
-            return Err(MachineError::FeedKey { serial });
-        }
-        let before = chain.origin(&LogId::MACHINE, incarnation);
-        let log = MachineLog::recover(store.clone(), Arc::clone(&keys), incarnation, before, Arc::clone(&announcer))?;
-        let mut machine = Self {
-            store,
-            keys,
-            log: Arc::new(log),
-            announcer,
-            clock,
-            origin: Mutex::new(origin),
-            displaced: Mutex::new(None),
-            key_dir,
-            streams: Vec::new(),
-        };
-        machine.settle(incarnation)?;
-        machine.write_bindings()?;
-        machine.close_left_open()?;
-        for config in streams {
-            let stream = machine.start_stream(config, &chain)?;
-            machine.streams.push(stream);
-        }
-        Ok(machine)
-    }
-
     /// Whose machine this is.
     #[must_use]
     pub fn did(&self) -> Did {
@@ -356,13 +228,22 @@ impl Machine {
         Ok(())
     }
 
+    /// Forgets the seeds of key epochs that are over, if the configuration says so. Returns how many those were.
+    ///
+    /// # Errors
+    ///
+    /// When the seed key or the store cannot be read or written; nothing is lost then.
+    pub fn forget_ended_epochs(&self) -> Result<u64, ForgetError> {
+        if self.forget_epochs { self.seeds.forget_ended(self.incarnation(), (self.clock)()) } else { Ok(0) }
+    }
+
     /// The key ranges that a selection means.
     ///
     /// # Errors
     ///
     /// When a part of it holds nothing.
     pub fn resolve(&self, selection: &Selection) -> Result<Vec<GrantRange>, MachineError> {
-        Ok(selection::resolve(&self.store, &self.keys, self.incarnation(), selection, (self.clock)())?)
+        Ok(selection::resolve(&self.store, &self.seeds, &self.keys, self.incarnation(), selection, (self.clock)())?)
     }
 
     /// The keys of a range.
@@ -371,69 +252,7 @@ impl Machine {
     ///
     /// When the epoch's seed is not here.
     pub fn cover(&self, range: &GrantRange) -> Result<Cover, MachineError> {
-        Ok(selection::cover(&self.store, &self.keys, range)?)
-    }
-
-    /// Signed heads of all logs of this incarnation, and the note of how far others may have seen them, which is durable first.
-    ///
-    /// # Errors
-    ///
-    /// When the store cannot be read, or the note not written.
-    pub fn heads(&self) -> Result<Vec<SignedHead>, MachineError> {
-        let now_ms = (self.clock)();
-        let mut heads = Vec::new();
-        let mut origin = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut news = false;
-        for log in self.store.logs(Some(&self.keys.did))?.into_iter().filter(|l| l.incarnation == self.incarnation()) {
-            let Some((seq, bytes)) = self.store.head(&log)? else { continue };
-            let Ok(entry) = SignedEntry::decode(&bytes) else { continue };
-            news |= origin.published(log.log, seq + 1);
-            let LogKey { did, log, incarnation } = log;
-            let head = Head { did, log, incarnation, seq, entry_hash: entry.hash(), time_ms: now_ms };
-            heads.push(SignedHead::sign(head, &self.keys.feed));
-        }
-        if news {
-            origin.save()?;
-        }
-        Ok(heads)
-    }
-
-    /// Tells the machine that an entry signed with its keys arrived. If it does not hold that entry, it has a twin, and stops
-    /// publishing.
-    pub fn met_own_entry(&self, entry: &SignedEntry) {
-        let (log, seq) = (entry.entry().key(), entry.entry().seq);
-        if self.is_ours(&log) && self.store.entry(&log, seq).ok().flatten().as_deref() != Some(entry.bytes()) {
-            self.meet_twin(log, seq);
-        }
-    }
-
-    /// Tells the machine that a head signed with its keys arrived. If it goes beyond the machine's log, it is a twin's.
-    pub fn met_own_head(&self, head: &SignedHead) {
-        let (log, seq) = (head.head().key(), head.head().seq);
-        if self.is_ours(&log) && self.store.entry(&log, seq).is_ok_and(|held| held.is_none()) {
-            self.meet_twin(log, seq);
-        }
-    }
-
-    /// Logs of past incarnations are closed, and what somebody adds to them counts for nobody. Those of a later one exist only
-    /// where a copy of this home was bound anew.
-    fn is_ours(&self, log: &LogKey) -> bool {
-        log.did == self.keys.did && log.incarnation >= self.incarnation()
-    }
-
-    fn meet_twin(&self, log: LogKey, seq: u64) {
-        let mut displaced = self.displaced.lock().unwrap_or_else(PoisonError::into_inner);
-        if displaced.is_none() {
-            let reason = Displaced::Twin { log, seq };
-            tracing::error!(%reason, "publishing stopped");
-            *displaced = Some(reason);
-        }
-    }
-
-    /// Why the machine must not publish, if it must not.
-    #[must_use]
-    pub fn displaced(&self) -> Option<Displaced> {
-        self.displaced.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        Ok(selection::cover(&self.seeds, range)?)
     }
 
     /// The machine's keys, for what the access service signs.
@@ -470,154 +289,6 @@ impl Machine {
             }
         }
     }
-
-    /// A new incarnation makes this place the home's own.
-    fn settle(&self, incarnation: u32) -> Result<(), MachineError> {
-        let mut origin = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
-        if origin.incarnation() == incarnation {
-            // Made anew with every start, so that a copy from before it can be told from what was there then. A full disk
-            // costs only that: the record that is there stays good.
-            match origin.save() {
-                Err(OriginError::Io { source, path }) if source.kind() == std::io::ErrorKind::StorageFull => {
-                    tracing::warn!(path = %path.display(), "the disk is full; the origin record stays as it is");
-                }
-                saved => saved?,
-            }
-        } else {
-            origin.settle(&self.key_dir, &self.store, incarnation)?;
-        }
-        Ok(())
-    }
-
-    /// Bindings stand in the machine log too, so that a follower meets them where they begin to count.
-    fn write_bindings(&self) -> Result<(), MachineError> {
-        let Some((_, all)) = bindings::load(&self.store, &self.keys.did)? else { return Ok(()) };
-        let name = format!("binding/{}", self.incarnation());
-        // The counter is the serial after the last one written; 0 means none.
-        let written = self.store.counter(&name)?;
-        for signed in all {
-            let binding = signed.binding();
-            if binding.incarnation != self.incarnation() || binding.serial < written {
-                continue;
-            }
-            let mut batch = WriteBatch::new();
-            batch.set_counter(name.as_str(), binding.serial + 1);
-            self.log.append((self.clock)(), EntryBody::Binding(signed), batch)?;
-        }
-        Ok(())
-    }
-
-    /// Closes the datasets that a crash left open, in every log of this incarnation, whatever the configuration says now.
-    fn close_left_open(&self) -> Result<(), MachineError> {
-        for log in self.store.logs(Some(&self.keys.did))? {
-            if log.incarnation != self.incarnation() || log.log == LogId::MACHINE {
-                continue;
-            }
-            let Some(newest) = selection::newest_record(&self.store, &log)? else { continue };
-            if self.store.row(Table::Dataset, newest.dataset.as_bytes())?.is_some() {
-                continue;
-            }
-            let open = publish::reopen(&self.store, &log, &newest)?;
-            if let Some(open) = open {
-                let close = || lane::close(&self.log, &open, (self.clock)());
-                close().map_err(|source| MachineError::Lane { stream: log.log.to_string(), source })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn start_stream(&self, config: &StreamConfig, chain: &BindingChain) -> Result<Stream, MachineError> {
-        let id = StreamId::of(&self.keys.did, config.name());
-        self.announce_stream(config, id)?;
-        let log = stream_log(&self.keys, id, self.incarnation());
-        let before = chain.origin(&log.log, self.incarnation());
-        let writer = LogWriter::recover(&self.store, log, Arc::clone(&self.keys.feed), before)?;
-        let newest = selection::newest_record(&self.store, &log)?;
-        let failed = |source: LaneError| MachineError::Lane { stream: config.name().to_owned(), source };
-        let epochs =
-            Epochs::recover(self.store.clone(), Arc::clone(&self.keys), Arc::clone(&self.log), id, newest.as_ref())
-                .map_err(|error| failed(error.into()))?;
-        let content = if config.mode == Mode::File { Content::File } else { Content::Packages };
-        let zstd = config.compression == Compression::Zstd;
-        let sealer = Sealer::new(id, Arc::clone(&self.keys.feed), writer, epochs, content, zstd);
-        let stats = Arc::new(LaneStats::default());
-        let committer = Committer::new(self.store.clone(), Arc::clone(&self.announcer), Arc::clone(&stats));
-        let kind = if config.mode == Mode::File {
-            let stream = publish::FileStream::new(sealer, committer, stats, config.chunk.bytes);
-            Kind::Files(Box::new(Mutex::new(stream)))
-        } else {
-            let rules = rules_of(config)?;
-            let packer = Packer::new(Arc::clone(&self.keys.identity), rules, config.name());
-            let numbers = Numbers::open(self.store.clone(), id, self.incarnation()).map_err(|e| failed(e.into()))?;
-            let parts = LaneParts {
-                stream: id,
-                packer,
-                sealer,
-                committer,
-                machine_log: Arc::clone(&self.log),
-                stats,
-                clock: Arc::clone(&self.clock),
-                chunk: config.chunk,
-                close_after: config.close_after,
-            };
-            Kind::Messages(Box::new(Lane::start(parts, numbers, config.queue).map_err(failed)?))
-        };
-        Ok(Stream { config: config.clone(), id, kind })
-    }
-
-    /// Writes what the stream is into the machine log, when that is news.
-    fn announce_stream(&self, config: &StreamConfig, id: StreamId) -> Result<(), MachineError> {
-        let info = StreamInfo {
-            stream: id,
-            name: config.name().to_owned(),
-            message_type: config.message_type.clone().unwrap_or_default(),
-            mode: match config.mode {
-                Mode::Fields { .. } => entry::Mode::Fields,
-                Mode::Raw => entry::Mode::Raw,
-                Mode::File => entry::Mode::File,
-            },
-            policy: match config.access.policy {
-                Policy::Free => entry::Policy::Free,
-                Policy::Allowlist(_) => entry::Policy::Allowlist,
-                Policy::Manual => entry::Policy::Manual,
-            },
-            price: String::new(),
-            chunk_target: config.chunk.bytes,
-        };
-        let key = format!("stream/{}/{id}", self.incarnation()).into_bytes();
-        let value = format!("{info:?}").into_bytes();
-        if self.store.row(Table::Meta, &key)?.as_deref() == Some(&value) {
-            return Ok(());
-        }
-        let mut batch = WriteBatch::new();
-        batch.put_row(Table::Meta, key, value);
-        self.log.append((self.clock)(), EntryBody::Stream(info), batch)?;
-        Ok(())
-    }
-}
-
-/// Makes the binding for what the home has now, with the owner's key: a rotated feed key, a moved home, a binding near its end.
-/// The machine must not be open.
-///
-/// # Errors
-///
-/// When there is no binding yet, or the owner is not the one that it names.
-pub fn rebind(
-    home: &Home,
-    home_keys: &MachineKeys,
-    store: &Store,
-    owner: &IdentityKey,
-    next_incarnation: bool,
-    now_ms: u64,
-) -> Result<SignedBinding, MachineError> {
-    let keys = keys_of(home_keys, home.owner()?.encryption);
-    let (chain, _) = bindings::load(store, &keys.did)?.ok_or(OwnBindingError::None)?;
-    let node = node_key(home_keys);
-    let signed = bindings::next(store, &chain, &keys, node, owner, next_incarnation, now_ms)?;
-    let mut batch = WriteBatch::new();
-    bindings::put(&mut batch, &signed);
-    store.commit(batch)?;
-    Ok(signed)
 }
 
 /// The signed bindings of a machine that the store holds, in order.
@@ -632,21 +303,6 @@ pub fn stored_bindings(store: &Store, did: &Did) -> Result<Vec<SignedBinding>, O
 /// The rules of a stream, ready to apply; `None` for streams whose bytes no rule can look into.
 pub(crate) fn rules_of(config: &StreamConfig) -> Result<Option<NativeRules>, MachineError> {
     config.native_rules().map_err(|source| MachineError::Rules { stream: config.name().to_owned(), source })
-}
-
-fn keys_of(home: &MachineKeys, owner: EncryptionPublicKey) -> Keys {
-    Keys {
-        did: home.identity.did(),
-        identity: Arc::clone(&home.identity),
-        feed: Arc::clone(&home.feed),
-        encryption: Arc::clone(&home.encryption),
-        owner,
-    }
-}
-
-/// The Ed25519 key behind the node's PeerId.
-fn node_key(home: &MachineKeys) -> [u8; 32] {
-    home.node.public().try_into_ed25519().map(|key| key.to_bytes()).unwrap_or_default()
 }
 
 fn lane_error(stream: &Stream, source: LaneError) -> MachineError {

@@ -11,28 +11,35 @@
 //!    \--pull streams, PullServer and PullClient on top
 //! ```
 
+mod addresses;
 mod behaviour;
 mod client;
 mod config;
 mod error;
 mod event;
 mod frame;
+mod lone;
+mod muxer;
 mod pull;
 mod pull_client;
 mod pull_server;
 mod reputation;
+mod room;
 mod streams;
+mod swarm;
 mod task;
+mod tls;
 mod topics;
 
-pub use client::Client;
-pub use config::{ConnectionCaps, NetConfig, QueueCaps};
+pub use client::{Client, PeaqStreams};
+pub use config::{AddressCaps, ConnectionCaps, NetConfig, QueueCaps};
 pub use error::{DialFailure, NetError, PublishError, RequestError, StartError, SubscribeError};
 pub use event::{
     Acceptance, GossipMessage, InboundRequest, NetEvents, NetStats, PeerEvent, PeerInfo, PublishOutcome, RespondError,
     Responder, Transport,
 };
 pub use frame::FrameError;
+pub use lone::{Lone, LoneError, open_lone};
 pub use pull_client::{PullClient, PullError, PullItem, PullOptions, Wanted};
 pub use pull_server::{ChunkLookup, ChunkProvider, PullServer, PullServerConfig, PullServerError, PullServerStats};
 pub use reputation::Offence;
@@ -41,6 +48,7 @@ pub use task::start;
 // The types of libp2p that appear in our signatures.
 pub use libp2p::{Multiaddr, PeerId, Stream, gossipsub::MessageId, identity::Keypair};
 
+pub use tributary_protocol::peaq::frame::PROTOCOL as PEAQ_PROTOCOL;
 // Names and limits of the protocols, where their messages are defined.
 pub use tributary_protocol::wire::{
     access::{MAX_MESSAGE as MAX_ACCESS_MESSAGE, PROTOCOL as ACCESS_PROTOCOL},

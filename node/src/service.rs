@@ -50,7 +50,7 @@ use self::{
     chunks::StoredChunks,
     keeper::Kept,
     router::Routes,
-    settings::{net_config, pull_config, store_options},
+    settings::{delivery_limits, net_config, parties, pull_config, store_options},
     status::NodeStatus,
     sync_server::SyncServer,
 };
@@ -60,6 +60,10 @@ use crate::{
     home::{Home, HomeLock, MachineKeys, Passphrase},
     machine::{Clock, Machine, MachineOptions, system_clock},
     net::{self, Client, Multiaddr, NetError, NetEvents, PullServer},
+    peaq::{
+        Deliveries, Parties,
+        orchestration::{Orchestration, OrchestrationParts, desk::PeerDesk},
+    },
 };
 
 pub use self::{
@@ -109,6 +113,8 @@ struct Inner {
     buyer: Option<Buyer>,
     access: Arc<AccessService>,
     pulls: Mutex<Option<PullServer>>,
+    deliveries: Option<Deliveries>,
+    orchestration: Option<Arc<Orchestration>>,
     /// Cancelled when the node begins to stop.
     stopping: CancellationToken,
     /// Ingests and publications under way.
@@ -185,9 +191,10 @@ impl Node {
         let finished = async move {
             let outbox = machine.is_some().then_some(outbox);
             let rate = config.network.limits.access_per_minute;
+            let (hooks, hook_runner) = access::hooks(home.path());
             let access = {
                 let (machine, store, clock) = (machine.clone(), store.clone(), Arc::clone(&clock));
-                blocking(move || AccessService::open(machine, store, clock, rate)).await??
+                blocking(move || AccessService::open(machine, store, clock, rate, Some(hooks))).await??
             };
             let access = Arc::new(access);
             let with_outbox = machine.clone().zip(outbox.clone());
@@ -199,6 +206,10 @@ impl Node {
             if let Some(machine) = &machine {
                 listen_to_own(&net, machine).await?;
             }
+            let external = config.network.external.clone();
+            let deliveries = machine
+                .as_ref()
+                .and_then(|_| Deliveries::start(net.clone(), external, Arc::clone(&clock), delivery_limits(&config)));
             let stopping = CancellationToken::new();
             let quiet = CancellationToken::new();
             let mut tasks = JoinSet::new();
@@ -225,6 +236,24 @@ impl Node {
                 clock: &clock,
             };
             keeper::start(&kept, &mut tasks);
+            tasks.spawn(hook_runner.run());
+            let orchestration = match (&config.peaq.orchestration, &machine, &deliveries) {
+                (Some(settings), Some(machine), Some(deliveries)) => {
+                    let (desk, events) = PeerDesk::start(deliveries.clone(), &mut tasks);
+                    let parts = OrchestrationParts {
+                        config: settings.clone(),
+                        machine: Arc::clone(machine),
+                        store: store.clone(),
+                        policies: Arc::clone(&access),
+                        parties: parties(&config, &home)?,
+                        desk: Box::new(desk),
+                        events,
+                        clock: Arc::clone(&clock),
+                    };
+                    Some(Arc::new(Orchestration::start(parts, stopping.clone(), &mut tasks).await?))
+                }
+                _ => None,
+            };
             let ends = Ends { announcer, quiet, tasks, lock: Some(lock) };
             let inner = Inner {
                 home,
@@ -239,6 +268,8 @@ impl Node {
                 buyer,
                 access,
                 pulls: Mutex::new(Some(pulls)),
+                deliveries,
+                orchestration,
                 stopping,
                 jobs: TaskTracker::new(),
                 ends: tokio::sync::Mutex::new(ends),
@@ -284,6 +315,27 @@ impl Node {
     #[must_use]
     pub fn access(&self) -> &Arc<AccessService> {
         &self.inner.access
+    }
+
+    /// Deliveries to peaq's buyers, with the role machine.
+    #[must_use]
+    pub fn deliveries(&self) -> Option<&Deliveries> {
+        self.inner.deliveries.as_ref()
+    }
+
+    /// The orchestration API, where it is offered.
+    #[must_use]
+    pub fn orchestration(&self) -> Option<&Arc<Orchestration>> {
+        self.inner.orchestration.as_ref()
+    }
+
+    /// Who stands in envelopes for peaq's software.
+    ///
+    /// # Errors
+    ///
+    /// When the home's public keys cannot be read.
+    pub fn peaq_parties(&self) -> Result<Parties, NodeError> {
+        parties(&self.inner.config, &self.inner.home)
     }
 
     /// The home.
@@ -373,6 +425,9 @@ impl Inner {
                 }
             }
         };
+        if let Some(buyer) = &self.buyer {
+            buyer.end_subscriptions();
+        }
         self.jobs.close();
         note(within("ending the sources", SOURCES_END, self.jobs.wait()).await);
         if let Some(machine) = self.machine.clone() {
@@ -433,6 +488,7 @@ fn open_sides(
             keys,
             store: store.clone(),
             streams: &config.streams,
+            forget_epochs: config.forget_epochs,
             announcer,
             clock: Arc::clone(clock),
         };

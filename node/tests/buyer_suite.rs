@@ -5,7 +5,9 @@
 
 mod buyer_suite {
     mod access;
+    mod complete;
     mod follow;
+    mod join;
     mod pull;
     mod support;
     mod verify;

@@ -9,6 +9,10 @@ mod control;
 mod life;
 #[path = "cli_suite/offline.rs"]
 mod offline;
+#[path = "cli_suite/operator.rs"]
+mod operator;
+#[path = "cli_suite/owner.rs"]
+mod owner;
 #[path = "cli_suite/support.rs"]
 mod support;
 #[path = "cli_suite/trade.rs"]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod net_suite {
+    mod addresses;
     mod gossip;
     mod pull;
     mod requests;

@@ -415,6 +415,26 @@ impl SignedBinding {
         Ok(Self { hash: Binding::hash_of(inner), bytes: inner.to_vec(), binding, identity_sig, owner_sig })
     }
 
+    /// Whether it carries an owner's signature. Says nothing about whose: see [`SignedBinding::verify`].
+    #[must_use]
+    pub fn has_owner_signature(&self) -> bool {
+        self.owner_sig.is_some()
+    }
+
+    /// Checks the machine's own signature only: what an owner checks before co-signing.
+    ///
+    /// # Errors
+    ///
+    /// [`BindingError::IdentitySignature`].
+    pub fn verify_machine(&self) -> Result<(), BindingError> {
+        let (did, serial) = (self.binding.did, self.binding.serial);
+        let text = self.binding.signing_text(&self.hash, Role::Machine);
+        match recover_eip191(text.as_bytes(), &self.identity_sig) {
+            Ok(found) if found == did => Ok(()),
+            _ => Err(BindingError::IdentitySignature { did, serial }),
+        }
+    }
+
     /// Checks the signatures: the machine's own, and from serial 1 on that of `owner`, the owner the binding before names.
     ///
     /// # Errors
@@ -422,10 +442,7 @@ impl SignedBinding {
     /// Says which signature is missing, too many, or not by whom it should be.
     pub fn verify(&self, owner: Option<&Did>) -> Result<(), BindingError> {
         let (did, serial) = (self.binding.did, self.binding.serial);
-        let text = self.binding.signing_text(&self.hash, Role::Machine);
-        if recover_eip191(text.as_bytes(), &self.identity_sig).ok() != Some(did) {
-            return Err(BindingError::IdentitySignature { did, serial });
-        }
+        self.verify_machine()?;
         let form = |problem| BindingError::OwnerSignatureForm { did, serial, problem };
         match (serial, owner, &self.owner_sig) {
             (0, None, None) => Ok(()),

@@ -153,6 +153,12 @@ impl Follower {
         self.logs.values().map(|state| state.tip)
     }
 
+    /// Where a log stands; `None` for one that is not followed yet.
+    #[must_use]
+    pub fn tip(&self, log: &LogId, incarnation: u32) -> Option<LogTip> {
+        self.logs.get(&(*log, incarnation)).map(|state| state.tip)
+    }
+
     /// The next position of a log; 0 for one that is not followed yet.
     #[must_use]
     pub fn next(&self, log: &LogId, incarnation: u32) -> u64 {
@@ -434,6 +440,47 @@ impl Follower {
             return Err(JoinError::NotProven);
         }
         self.join(tip, next, &head.signer())
+    }
+
+    /// Goes back behind the place where following a log began: takes the entries right before it, in order. Following began with
+    /// the first of them then. The caller stores them.
+    ///
+    /// What is followed already names the hash of the last of them, and each the one before: nobody can bring others.
+    ///
+    /// # Errors
+    ///
+    /// [`JoinError::NotProven`] when the log is not followed, they do not lead to where following began, or one of them is by a
+    /// key that may not stand there. Nothing changes then.
+    pub fn extend_back(&mut self, entries: &[SignedEntry]) -> Result<(), JoinError> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
+        let key = first.entry().key();
+        let state = self.logs.get(&(key.log, key.incarnation)).filter(|_| key.did == self.did);
+        let Some(state) = state else { return Err(JoinError::NotProven) };
+        let (start, start_prev) = (state.tip.start, state.tip.start_prev);
+        if (last.entry().seq.checked_add(1), last.hash()) != (Some(start), start_prev) {
+            return Err(JoinError::NotProven);
+        }
+        for pair in entries.windows(2) {
+            let (before, after) = (&pair[0], &pair[1]);
+            let follows = before.entry().seq.checked_add(1) == Some(after.entry().seq);
+            if !follows || after.entry().prev != before.hash() || after.entry().key() != key {
+                return Err(JoinError::NotProven);
+            }
+        }
+        for signed in entries {
+            let seq = signed.entry().seq;
+            let entitled =
+                matches!(self.standing(&state.reigns, key.incarnation, seq, &signed.signer()), Standing::Entitled);
+            // A pin in between is on the way, or what is followed is not.
+            let pinned = state.reigns.pin_above(seq).is_none_or(|pin| pin.at != seq + 1 || pin.prev == signed.hash());
+            if !entitled || !pinned || signed.verify_signature().is_err() {
+                return Err(JoinError::NotProven);
+            }
+        }
+        let state = self.logs.get_mut(&(key.log, key.incarnation)).ok_or(JoinError::NotProven)?;
+        state.tip.start = first.entry().seq;
+        state.tip.start_prev = first.entry().prev;
+        Ok(())
     }
 
     fn join(&mut self, tip: LogTip, seq: u64, signer: &FeedPublicKey) -> Result<(), JoinError> {

@@ -204,6 +204,11 @@ impl FeedPublicKey {
         self.verify_raw(&v1_hash_text(ciphertext_sha256), signature)
     }
 
+    /// Checks a signature over the text of a hash in another spelling, see [`FeedKey::sign_text`].
+    pub(crate) fn verify_text(&self, text: &str, signature: &[u8; SIGNATURE_LEN]) -> Result<(), BadSignature> {
+        self.verify_raw(text.as_bytes(), signature)
+    }
+
     fn verify_raw(&self, message: &[u8], signature: &[u8; SIGNATURE_LEN]) -> Result<(), BadSignature> {
         let key = VerifyingKey::from_bytes(&self.0).map_err(|_| BadSignature)?;
         key.verify_strict(message, &Signature::from_bytes(signature)).map_err(|_| BadSignature)
@@ -257,6 +262,12 @@ impl FeedKey {
     #[must_use]
     pub fn sign_v1_hash(&self, ciphertext_sha256: &[u8; 32]) -> [u8; SIGNATURE_LEN] {
         self.0.sign(&v1_hash_text(ciphertext_sha256)).to_bytes()
+    }
+
+    /// Signs the text of a hash as peaq's ROS 2 agent spells it. Only tests make such chunks.
+    #[cfg(test)]
+    pub(crate) fn sign_text(&self, text: &str) -> [u8; SIGNATURE_LEN] {
+        self.0.sign(text.as_bytes()).to_bytes()
     }
 }
 

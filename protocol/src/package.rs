@@ -42,6 +42,12 @@ pub const MAX_LINE: usize = 16 << 20;
 pub const TOPIC_KEY: &str = "@topic";
 /// The key in a native payload that names the message type.
 pub const TYPE_KEY: &str = "@type";
+/// The key in a native payload that names the definition of the message type, by its first 16 bytes of BLAKE3 in hex. It stands
+/// only where no rule changed the message and no text in it was ill-formed: the fields are the whole message as recorded.
+pub const DEFINITION_KEY: &str = "@definition";
+/// The key in a native payload for the text behind [`DEFINITION_KEY`], in `ros2msg`. It stands in the first package of a dataset
+/// that needs it, and now and then again.
+pub const DEFINITION_TEXT_KEY: &str = "@definition_text";
 
 /// Why a package cannot be built or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

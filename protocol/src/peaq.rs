@@ -11,18 +11,29 @@
 //! - [`verify`]: the checks of peaq's verifier in peaq's order, with its texts
 //! - [`decrypt`]: opening one chunk with a recipient key
 //! - [`access`]: chunk keys re-wrapped for a buyer, as files
+//! - [`origin`]: the feed's own statements in a directory of these files, which do prove an origin
+//! - [`frame`], [`connect_url`], [`purchase`]: what travels between peaq's sellers and buyers, [`sessions`]: the seller's side,
+//!   [`receiver`]: the buyer's
+//! - [`agent`]: the same protocol id in the bytes of peaq's ROS 2 agent
 //! - [`sealed_box`], [`hexes`], [`ascii_json`]: what these are made of
 
 pub mod access;
+pub mod agent;
 pub mod ascii_json;
 pub mod chain;
+pub mod connect_url;
 pub mod decrypt;
 pub mod envelope;
 mod error;
+pub mod frame;
 pub mod hexes;
 pub mod manifest;
+pub mod origin;
 pub mod parties;
+pub mod purchase;
+pub mod receiver;
 pub mod sealed_box;
+pub mod sessions;
 pub mod verify;
 
 pub use error::{ReadError, StreamError};

@@ -24,9 +24,11 @@
 //! is as strong as anything below, because the record is signed. **Verify** and **export** also prove what peaq's tools will
 //! look at, both SHA-256s, the chain link and the v1 signature ([`verify_v1`], [`open_verified`]).
 
-use chacha20poly1305::{KeyInit, XChaCha20Poly1305, aead::AeadInOut};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
+
+mod cipher;
+mod sha256;
 
 use crate::{
     ids::{DatasetId, Hash, StreamId},
@@ -45,8 +47,7 @@ pub struct SealInput<'a> {
     pub feed_key: &'a FeedKey,
     /// 24 random bytes.
     pub nonce: [u8; 24],
-    /// At most [`MAX_PLAINTEXT_LEN`] bytes. Becomes the ciphertext in place: with [`TAG_LEN`] bytes of spare capacity, nothing
-    /// is copied.
+    /// At most [`MAX_PLAINTEXT_LEN`] bytes.
     pub plaintext: Vec<u8>,
     /// The stream.
     pub stream: StreamId,
@@ -174,15 +175,15 @@ pub enum V1Error {
     },
 }
 
-/// Seals a chunk: encrypts it in place and describes it.
+/// Seals a chunk: encrypts and describes it.
 ///
 /// # Errors
 ///
 /// When it is too long, or the fields do not fit together (see [`ChunkRecord::check`]).
 pub fn seal(input: SealInput<'_>) -> Result<Sealed, SealError> {
-    let SealInput { key, feed_key, nonce, plaintext: mut buffer, index, previous_chunk_id, .. } = input;
-    if buffer.len() > MAX_PLAINTEXT_LEN {
-        return Err(SealError::TooLong { found: buffer.len() });
+    let SealInput { key, feed_key, nonce, plaintext, index, previous_chunk_id, .. } = input;
+    if plaintext.len() > MAX_PLAINTEXT_LEN {
+        return Err(SealError::TooLong { found: plaintext.len() });
     }
     let mut record = ChunkRecord {
         stream: input.stream,
@@ -194,7 +195,7 @@ pub fn seal(input: SealInput<'_>) -> Result<Sealed, SealError> {
         previous_chunk_id,
         sha256: [0; 32],
         hash: Hash::ZERO,
-        len: u32::try_from(buffer.len() + TAG_LEN).expect("at most 1 MiB and a tag"),
+        len: u32::try_from(plaintext.len() + TAG_LEN).expect("at most 1 MiB and a tag"),
         nonce,
         key_commitment: key.commitment(),
         plaintext_commitment: [0; 32],
@@ -208,19 +209,14 @@ pub fn seal(input: SealInput<'_>) -> Result<Sealed, SealError> {
     };
     record.check().map_err(|source| SealError::Record { index, source })?;
 
-    let plaintext_sha256: [u8; 32] = Sha256::digest(&buffer).into();
-    buffer.reserve_exact(TAG_LEN);
-    let tag = XChaCha20Poly1305::new(key.as_bytes().into())
-        .encrypt_inout_detached(&nonce.into(), b"", buffer.as_mut_slice().into())
-        .expect("1 MiB is far below the limit of the cipher, 256 GiB");
-    buffer.extend_from_slice(&tag);
-
-    record.hash = Hash::of(&buffer);
-    record.sha256 = Sha256::digest(&buffer).into();
+    let ciphertext = cipher::encrypt(key.as_bytes(), &nonce, &plaintext);
+    let (plaintext_sha256, sha256) = sha256::digest_both(&plaintext, &ciphertext);
+    record.hash = Hash::of(&ciphertext);
+    record.sha256 = sha256;
     record.chunk_id = chunk_id(previous_chunk_id.as_ref(), &record.sha256, index);
     record.plaintext_commitment = plaintext_commitment(key, &plaintext_sha256);
     record.v1_signature = feed_key.sign_v1_hash(&record.sha256);
-    Ok(Sealed { ciphertext: buffer, record, plaintext_sha256 })
+    Ok(Sealed { ciphertext, record, plaintext_sha256 })
 }
 
 /// Opens a chunk that came from anywhere: length, BLAKE3, key commitment, tag.
@@ -230,7 +226,7 @@ pub fn seal(input: SealInput<'_>) -> Result<Sealed, SealError> {
 /// The first of these that does not hold.
 pub fn open(record: &ChunkRecord, key: &ChunkKey, ciphertext: &[u8]) -> Result<Vec<u8>, OpenError> {
     check_bytes(record, ciphertext)?;
-    open_unhashed(record, key, ciphertext.to_vec())
+    decrypt(record, key, ciphertext)
 }
 
 /// Checks that these are the bytes a record announces: length and BLAKE3. What a pull can check without a key.
@@ -248,25 +244,25 @@ pub fn check_bytes(record: &ChunkRecord, ciphertext: &[u8]) -> Result<(), OpenEr
 /// # Errors
 ///
 /// The first of these that does not hold.
-pub fn open_unhashed(record: &ChunkRecord, key: &ChunkKey, mut ciphertext: Vec<u8>) -> Result<Vec<u8>, OpenError> {
-    let index = record.index;
-    check_len(record, &ciphertext)?;
-    // XChaCha20-Poly1305 does not commit to its key: without this, one ciphertext could have two plaintexts.
-    if key.commitment() != record.key_commitment {
-        return Err(OpenError::Key { index });
-    }
-    let tag: [u8; TAG_LEN] = match ciphertext.split_last_chunk() {
-        Some((_, tag)) => *tag,
-        None => return Err(OpenError::Decrypt { index }),
-    };
-    ciphertext.truncate(ciphertext.len() - TAG_LEN);
-    XChaCha20Poly1305::new(key.as_bytes().into())
-        .decrypt_inout_detached(&record.nonce.into(), b"", ciphertext.as_mut_slice().into(), &tag.into())
-        .map_err(|_| OpenError::Decrypt { index })?;
-    Ok(ciphertext)
+pub fn open_unhashed(record: &ChunkRecord, key: &ChunkKey, ciphertext: Vec<u8>) -> Result<Vec<u8>, OpenError> {
+    check_key(record, key, &ciphertext)?;
+    cipher::decrypt_in_place(key.as_bytes(), &record.nonce, ciphertext)
+        .map_err(|_| OpenError::Decrypt { index: record.index })
 }
 
-/// Opens a chunk and proves everything about it: [`open`], [`verify_v1`], [`verify_plaintext`].
+/// Checks that a chunk whose BLAKE3 was checked before can be opened: length, key commitment, tag. Passes exactly when
+/// [`open_unhashed`] does, in half the time, because nothing is decrypted.
+///
+/// # Errors
+///
+/// The first of these that does not hold.
+pub fn check_readable(record: &ChunkRecord, key: &ChunkKey, ciphertext: &[u8]) -> Result<(), OpenError> {
+    check_key(record, key, ciphertext)?;
+    cipher::authenticate(key.as_bytes(), &record.nonce, ciphertext)
+        .map_err(|_| OpenError::Decrypt { index: record.index })
+}
+
+/// Opens a chunk and proves everything about it: [`check_bytes`], then [`open_proven`].
 ///
 /// # Errors
 ///
@@ -278,9 +274,28 @@ pub fn open_verified(
     ciphertext: &[u8],
 ) -> Result<Vec<u8>, OpenError> {
     check_bytes(record, ciphertext)?;
-    verify_v1(record, feed_key, ciphertext)?;
-    let plaintext = open_unhashed(record, key, ciphertext.to_vec())?;
-    verify_plaintext(record, key, &plaintext)?;
+    open_proven(record, feed_key, key, ciphertext)
+}
+
+/// Opens a chunk whose BLAKE3 was checked before and proves everything else about it: [`verify_v1`], key commitment, tag,
+/// [`verify_plaintext`].
+///
+/// # Errors
+///
+/// The first check that does not hold.
+pub fn open_proven(
+    record: &ChunkRecord,
+    feed_key: &FeedPublicKey,
+    key: &ChunkKey,
+    ciphertext: &[u8],
+) -> Result<Vec<u8>, OpenError> {
+    check_len(record, ciphertext)?;
+    let opened = decrypt(record, key, ciphertext);
+    // Both hashes in one go; what an empty plaintext would hash to is of no interest.
+    let (sha256, plaintext_sha256) = sha256::digest_both(ciphertext, opened.as_deref().unwrap_or_default());
+    verify_v1_hashed(record, feed_key, &sha256)?;
+    let plaintext = opened?;
+    check_plaintext(record, key, &plaintext_sha256)?;
     Ok(plaintext)
 }
 
@@ -291,8 +306,12 @@ pub fn open_verified(
 ///
 /// The first of these that does not hold.
 pub fn verify_v1(record: &ChunkRecord, feed_key: &FeedPublicKey, ciphertext: &[u8]) -> Result<(), V1Error> {
+    verify_v1_hashed(record, feed_key, &Sha256::digest(ciphertext).into())
+}
+
+fn verify_v1_hashed(record: &ChunkRecord, feed_key: &FeedPublicKey, sha256: &[u8; 32]) -> Result<(), V1Error> {
     let index = record.index;
-    if <[u8; 32]>::from(Sha256::digest(ciphertext)) != record.sha256 {
+    if *sha256 != record.sha256 {
         return Err(V1Error::Sha256 { index });
     }
     verify_chunk_id(record)?;
@@ -316,8 +335,13 @@ pub fn verify_chunk_id(record: &ChunkRecord) -> Result<(), V1Error> {
 /// [`OpenError::Plaintext`].
 pub fn verify_plaintext(record: &ChunkRecord, key: &ChunkKey, plaintext: &[u8]) -> Result<[u8; 32], OpenError> {
     let sha256 = Sha256::digest(plaintext).into();
-    if plaintext_commitment(key, &sha256) == record.plaintext_commitment {
-        Ok(sha256)
+    check_plaintext(record, key, &sha256)?;
+    Ok(sha256)
+}
+
+fn check_plaintext(record: &ChunkRecord, key: &ChunkKey, sha256: &[u8; 32]) -> Result<(), OpenError> {
+    if plaintext_commitment(key, sha256) == record.plaintext_commitment {
+        Ok(())
     } else {
         Err(OpenError::Plaintext { index: record.index })
     }
@@ -351,6 +375,17 @@ fn check_len(record: &ChunkRecord, ciphertext: &[u8]) -> Result<(), OpenError> {
     } else {
         Err(OpenError::Length { index: record.index, expected: record.len, found })
     }
+}
+
+fn decrypt(record: &ChunkRecord, key: &ChunkKey, ciphertext: &[u8]) -> Result<Vec<u8>, OpenError> {
+    check_key(record, key, ciphertext)?;
+    cipher::decrypt(key.as_bytes(), &record.nonce, ciphertext).map_err(|_| OpenError::Decrypt { index: record.index })
+}
+
+fn check_key(record: &ChunkRecord, key: &ChunkKey, ciphertext: &[u8]) -> Result<(), OpenError> {
+    check_len(record, ciphertext)?;
+    // XChaCha20-Poly1305 does not commit to its key: without this, one ciphertext could have two plaintexts.
+    if key.commitment() == record.key_commitment { Ok(()) } else { Err(OpenError::Key { index: record.index }) }
 }
 
 #[cfg(test)]

@@ -1,25 +1,18 @@
 //! The published test vectors of the chunk formats: every case, in both directions where a case allows it.
 //!
-//! The folder is `TRIBUTARY_VECTORS`, or `tests/vectors` of the workspace. A missing file, an empty list or a case of a
-//! shape that is not known here fails the test.
+//! Where they are, and what must fail: see [`common`].
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report of a failure")]
 
-use std::{fs, path::PathBuf};
+mod common;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::Value;
 use tributary_protocol::peaq::{StreamError, envelope::Envelope, hexes, sealed_box::BoxSecretKey};
 
-fn load<T: DeserializeOwned>(name: &str) -> T {
-    let folder = std::env::var_os("TRIBUTARY_VECTORS")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors"), PathBuf::from);
-    let path = folder.join(name);
-    let text = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
+use common::{read_vectors, vector_file};
 
 fn some<'a, T>(cases: &'a [T], what: &str) -> &'a [T] {
     assert!(!cases.is_empty(), "no cases in {what}");
@@ -91,23 +84,6 @@ struct TestKeys {
     machine: KeyPair,
     buyer: KeyPair,
     signing: KeyPair,
-}
-
-/// What stands at the top of every vector file.
-macro_rules! vector_file {
-    ($name:ident { $($field:ident: $kind:ty),* $(,)? }) => {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields, rename_all = "camelCase")]
-        struct $name {
-            #[serde(rename = "description")]
-            _description: String,
-            #[serde(rename = "sdk")]
-            _sdk: std::collections::BTreeMap<String, String>,
-            #[serde(rename = "seed")]
-            _seed: String,
-            $($field: $kind,)*
-        }
-    };
 }
 
 fn bytes(text: &str) -> Vec<u8> {

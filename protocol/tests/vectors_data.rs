@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{not_empty, read_vectors};
+use common::{not_empty, read_vectors, vector_file};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use serde::Deserialize;
@@ -16,21 +16,6 @@ use tributary_protocol::{
     package::{DataPackage, PackageError, PackageFields},
     rules::{EncryptCtx, FieldKey, FieldRule, RuleError, TopicRules, apply, decrypt_field, generalize, hash_value},
 };
-
-/// What every file starts with.
-macro_rules! vector_file {
-    ($name:ident { $($field:ident: $type:ty),* $(,)? }) => {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        #[allow(dead_code, reason = "the header is for people")]
-        struct $name {
-            description: String,
-            sdk: serde_json::Value,
-            seed: String,
-            $($field: $type,)*
-        }
-    };
-}
 
 /// An exception of the SDK.
 #[derive(Deserialize)]

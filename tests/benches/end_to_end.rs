@@ -5,7 +5,7 @@
 //! cargo bench -p tributary-tests --bench end_to_end -- seal packages     only these sections
 //! ```
 //!
-//! Sections: `seal`, `packages`, `store`, `pull`, `grant`. A figure and what it is compared with take turns, five rounds; a ratio
+//! Sections: `seal`, `packages`, `store`, `pull`, `frames`, `grant`, `access`. A figure and what it is compared with take turns, five rounds; a ratio
 //! is the median of the ratios of the rounds, because machines and disks drift. What happens inside one thread is measured in CPU
 //! time of that thread, so "per core" holds on a machine that does something else, too; what waits for disks and peers is
 //! measured on the clock.
@@ -26,8 +26,12 @@
     reason = "a bench reports to the terminal and stops at the first failure"
 )]
 
+#[path = "end_to_end/access.rs"]
+mod access;
 #[path = "end_to_end/bare.rs"]
 mod bare;
+#[path = "end_to_end/frames.rs"]
+mod frames;
 #[path = "end_to_end/grant.rs"]
 mod grant;
 #[path = "end_to_end/machine.rs"]
@@ -54,7 +58,7 @@ use std::path::PathBuf;
 use sdk::Sdk;
 use table::Table;
 
-const SECTIONS: [&str; 5] = ["seal", "packages", "store", "pull", "grant"];
+const SECTIONS: [&str; 7] = ["seal", "packages", "store", "pull", "frames", "grant", "access"];
 
 /// What all sections share.
 struct Bench {
@@ -92,7 +96,9 @@ fn main() {
             "packages" => packages::run(&mut bench),
             "store" => store::run(&mut bench),
             "pull" => pull::run(&mut bench),
-            _ => grant::run(&mut bench),
+            "frames" => frames::run(&mut bench),
+            "grant" => grant::run(&mut bench),
+            _ => access::run(&mut bench),
         }
     }
     println!("{}", bench.table);

@@ -11,6 +11,8 @@ use std::{
 use tempfile::TempDir;
 use tributary::home::{Home, InitOptions};
 
+use crate::cleanup;
+
 /// The folder of one test. Removed at its end; when the test failed, the ends of all logs in it are shown before.
 pub struct Sandbox {
     dir: TempDir,
@@ -32,6 +34,7 @@ impl Sandbox {
     #[must_use]
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("tributary-test-").tempdir().unwrap();
+        cleanup::folder(dir.path());
         Self { dir, ports: Mutex::default() }
     }
 
@@ -86,6 +89,7 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
+        cleanup::removed(self.path());
         if !std::thread::panicking() {
             return;
         }

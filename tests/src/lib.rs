@@ -7,10 +7,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test ends where something is wrong")]
 
+mod cleanup;
+pub mod delivery;
 pub mod disk;
 pub mod home;
 pub mod lines;
 pub mod node;
+pub mod orchestration;
+pub mod peaq;
 pub mod peer;
 pub mod trade;
+pub mod vectors;
 pub mod wait;

@@ -14,6 +14,7 @@ use tributary::control::{
 };
 
 use crate::{
+    cleanup,
     home::tail,
     wait::{PATIENCE, soon, until},
 };
@@ -85,6 +86,7 @@ impl Drop for NodeProcess {
         // It may have ended by itself; then there is nothing to kill.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        cleanup::ended(self.child.id());
     }
 }
 
@@ -125,6 +127,7 @@ impl NodeProcess {
             .stderr(log)
             .spawn()
             .unwrap();
+        cleanup::child(child.id());
         let client = ControlClient::new(home.join("control.sock"));
         let mut node = Self { home: home.to_owned(), child, client };
         let deadline = Instant::now() + PATIENCE;
@@ -177,6 +180,7 @@ impl NodeProcess {
         use std::os::unix::process::ExitStatusExt as _;
         self.child.kill().unwrap();
         let status = self.child.wait().unwrap();
+        cleanup::ended(self.child.id());
         assert_eq!(
             status.signal(),
             Some(9),

@@ -64,7 +64,7 @@ pub async fn follow(buyer: &NodeProcess, machine: &NodeProcess) {
 ///
 /// What the buyer says.
 pub async fn try_follow(buyer: &NodeProcess, link: &str) -> Result<Following, ClientError> {
-    let request = SubscribeRequest { link: link.to_owned(), streams: Vec::new() };
+    let request = SubscribeRequest { link: link.to_owned(), ..SubscribeRequest::default() };
     soon("subscribe", buyer.client().post("/v1/subscribe", &request)).await
 }
 

@@ -4,13 +4,14 @@
 Needs a Python with the SDK in it, which the bench is told of by an environment variable:
 
     python3 -m venv /some/where
-    /some/where/bin/pip install 'peaq-os-sdk[p2p]==0.12.1'
+    /some/where/bin/pip install 'peaq-os-sdk[p2p]==0.12.1' 'peaq-os-cli==0.1.1'
     TRIBUTARY_SDK_PYTHON=/some/where/bin/python cargo bench -p tributary-tests --bench end_to_end
 
 Reads one command a line and answers each with one line of JSON, so that its rounds can take turns with ours:
 
     seal BYTES          build_chunk_chain over so many random bytes, chunks of 256 KiB
     packages COUNT      build_signed_data_package of the IMU message, three field rules
+    wrap COUNT          so many chunk keys, each in a sealed box for three recipients
 
 The answer is {"seconds": CPU time of this process}. The first line it prints says which versions these are. The argument is the
 file with the IMU message.
@@ -35,6 +36,7 @@ from peaq_os_sdk.stream import (
     verify_chunk_chain,
     verify_data_package,
 )
+from peaq_os_sdk.stream._internal.x25519_sealedbox import wrap_chunk_key_sealed_box
 from peaq_os_sdk.stream.types.data_package import UnsignedDataPayload
 from peaq_os_sdk.stream.types.field_rule import FieldRule, TopicFieldRules
 
@@ -102,6 +104,12 @@ class Baseline:
         assert verify_data_package(made[-1]).valid
         return seconds
 
+    def wrap(self, count):
+        keys = [os.urandom(32) for _ in range(count)]
+        seconds, made = timed(lambda: [wrap_chunk_key_sealed_box(key, to) for key in keys for to in self.recipients])
+        assert len(made) == 3 * count
+        return seconds
+
 
 def main():
     baseline = Baseline(sys.argv[1])
@@ -109,7 +117,7 @@ def main():
     print(json.dumps({"sdk": version, "python": platform.python_version()}), flush=True)
     for line in sys.stdin:
         command, count = line.split()
-        seconds = {"seal": baseline.seal, "packages": baseline.packages}[command](int(count))
+        seconds = {"seal": baseline.seal, "packages": baseline.packages, "wrap": baseline.wrap}[command](int(count))
         print(json.dumps({"seconds": seconds}), flush=True)
 
 

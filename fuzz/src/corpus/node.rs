@@ -159,6 +159,26 @@ fn plaintexts(seeds: &mut Seeds) {
     for target in ["plaintext", "export_mcap"] {
         seeds.add(target, "blobs", bytes.clone());
     }
+    // Whole messages that can be CDR, and one that only claims to be.
+    let text = "string data\n";
+    let whole: String = ["\"a\"", "\"b\"", "5"]
+        .iter()
+        .enumerate()
+        .map(|(number, data)| {
+            let told = if number == 1 { ",\"@definition_text\":\"string data\\n\"" } else { "" };
+            format!(
+                "{{\"did\":\"{}\",\"timestamp\":\"2026-01-02T09:00:00Z\",\"schemaVersion\":\"1\",\"sequenceNumber\":{number},\
+                 \"payload\":{{\"@topic\":\"/t{}\",\"@type\":\"std_msgs/msg/String\",\"@definition\":\"{}\"{told},\
+                 \"data\":{data}}},\"signature\":\"0x\",\"signingKeyId\":\"k\"}}\n",
+                known::did(),
+                number / 2,
+                tributary::ingest::definition_id(text),
+            )
+        })
+        .collect();
+    for target in ["plaintext", "export_mcap"] {
+        seeds.add(target, "whole", whole.clone());
+    }
     let raw = format!(
         "{{\"did\":\"{}\",\"timestamp\":\"2026-01-02T09:00:00.5+01:00\",\"schemaVersion\":\"1\",\"sequenceNumber\":7,\
          \"payload\":{{\"@topic\":\"/raw\",\"@type\":\"std_msgs/msg/String\",\"cdr\":{},\"schema\":{{\"encoding\":\

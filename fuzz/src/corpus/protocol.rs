@@ -22,6 +22,7 @@ use tributary_protocol::{
         access::{AccessEntry, AccessFile, buyer},
         chain::ChainSummary,
         manifest::Manifest,
+        origin::{Origin, OriginText},
         sealed_box::BoxPublicKey,
     },
     record::ContentEncoding,
@@ -51,7 +52,7 @@ pub(super) fn add(seeds: &mut Seeds) {
     sync(seeds, &log);
     access(seeds, &trade);
     pull(seeds);
-    peaq(seeds);
+    peaq(seeds, &log);
 }
 
 fn object(text: &str) -> Object {
@@ -472,7 +473,7 @@ fn pull(seeds: &mut Seeds) {
     }
 }
 
-fn peaq(seeds: &mut Seeds) {
+fn peaq(seeds: &mut Seeds, log: &Log) {
     let envelope = &known::peaq_chunk().envelope;
     seeds.add("peaq_envelope", "file", envelope.to_file_text());
     seeds.add("peaq_envelope", "compact", envelope.to_compact_text());
@@ -490,6 +491,12 @@ fn peaq(seeds: &mut Seeds) {
     };
     let mut manifest = Manifest::new(&summary, &did, "2026-01-02T09:00:00Z").expect(VALID);
     seeds.add("peaq_manifest", "plain", manifest.to_file_text());
+    let records: Vec<u8> = log.chunks.iter().flat_map(|chunk| chunk.record.encode()).collect();
+    let origin = OriginText::new(&log.bindings[..1], &log.machine[3..4], &records);
+    Origin::open(&origin).expect(VALID);
+    manifest.tributary = Some(origin);
+    seeds.add("peaq_manifest", "origin", manifest.to_file_text());
+    manifest.tributary = None;
     manifest.files = Some(vec!["chunk-0.json".into(), "chunk-0.bin".into(), "manifest.json".into()]);
     manifest.s3_bucket = Some("bucket".into());
     manifest.s3_prefix = Some("a/".into());

@@ -4,12 +4,14 @@ use tributary_protocol::{
     access::{GrantError, QuoteError},
     binding::ChainError,
     entry::EntryError,
+    feed::JoinError,
     ids::{DatasetId, Did, Hash},
     seal::OpenError as SealOpenError,
     wire::{DenyCode, WireError},
 };
 use tributary_store::StoreError;
 
+pub use super::complete::{Incomplete, IncompleteError};
 use crate::{
     export::{ExportError, PlaintextError},
     net::{DialFailure, NetError, PeerId, PullError, RequestError, SubscribeError},
@@ -144,6 +146,24 @@ pub enum FollowError {
     /// The machine signs two stories.
     #[error("{0} signs two different stories of one log: the proof is kept, and the feed is flagged")]
     Equivocation(Did),
+    /// The dataset to begin with is not there.
+    #[error(
+        "{did} has not closed a dataset {dataset}; see what it offers with `tributary feed show`, or follow from the start"
+    )]
+    NoDataset {
+        /// The machine.
+        did: Did,
+        /// The dataset.
+        dataset: DatasetId,
+    },
+    /// A log cannot be joined with what a peer sent.
+    #[error("{peer} does not show where a log can be joined")]
+    Join {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        source: JoinError,
+    },
     /// Own feed.
     #[error("{0} is this node itself")]
     Myself(Did),
@@ -266,6 +286,9 @@ pub enum PullJobError {
     /// No provider could be reached.
     #[error(transparent)]
     Follow(#[from] FollowError),
+    /// Not every chunk entry of a closed dataset is known here.
+    #[error(transparent)]
+    Incomplete(#[from] IncompleteError),
     /// Nothing of the selection was granted.
     #[error("no key of {what} was granted to this node; request access first")]
     NotGranted {
@@ -326,9 +349,12 @@ pub enum VerifyError {
     /// What is stored.
     #[error(transparent)]
     Buyer(#[from] BuyerError),
-    /// The dataset is not known, or not closed yet.
-    #[error("dataset {0} is not in the feed as far as it is known here, or not closed yet; catch up first")]
+    /// The dataset is not known.
+    #[error("dataset {0} is not in the feed as far as it is known here; catch up first")]
     NotFound(DatasetId),
+    /// Not every chunk entry of it is known here.
+    #[error(transparent)]
+    Incomplete(#[from] IncompleteError),
 }
 
 impl From<StoreError> for VerifyError {
@@ -401,6 +427,9 @@ pub enum ExportJobError {
     /// The content.
     #[error(transparent)]
     Content(#[from] ContentError),
+    /// Not every chunk entry of a closed dataset is known here.
+    #[error(transparent)]
+    Incomplete(#[from] IncompleteError),
     /// It does not read as packages.
     #[error("the dataset does not read as packages")]
     Plaintext(#[from] PlaintextError),

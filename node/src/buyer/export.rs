@@ -13,10 +13,13 @@ use tributary_protocol::{
 use super::{
     Buyer, blocking,
     error::{BuyerError, ContentError, ExportJobError},
-    listing::{dataset_place, holds},
+    listing::{PullSelection, dataset_place, holds},
     plaintext::DatasetPlaintext,
 };
-use crate::export::{AtomicFile, McapExporter, NdjsonExporter, PlainPackage, PlaintextLimits, PlaintextReader};
+use crate::export::{
+    AtomicFile, ChannelForms, McapChannel, McapExporter, McapOutcome, NdjsonExporter, PlainPackage, PlaintextLimits,
+    PlaintextReader,
+};
 
 /// What to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -42,14 +45,20 @@ pub struct ExportedFile {
 }
 
 /// What an export wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportReport {
     /// Packages; 0 for a file.
     pub packages: u64,
     /// Bytes of plaintext read.
     pub bytes: u64,
+    /// Whether the machine closed every dataset of it. Of an open one, what is here from its start on is written.
+    #[serde(default)]
+    pub complete: bool,
     /// The files.
     pub files: Vec<ExportedFile>,
+    /// The channels of the MCAP file, and whether they are as recorded.
+    #[serde(default)]
+    pub channels: Vec<McapChannel>,
 }
 
 impl ExportReport {
@@ -57,6 +66,7 @@ impl ExportReport {
         self.packages += other.packages;
         self.bytes += other.bytes;
         self.files.extend(other.files);
+        self.channels.extend(other.channels);
     }
 }
 
@@ -67,10 +77,14 @@ struct Names {
     blobs: String,
 }
 
-/// A name that is safe as a file name on every system: letters, digits, `.`, `-`, `_`, at most 64 of them.
-fn file_stem(name: &str, dataset: &DatasetId) -> String {
+/// The name of a stream, made safe as a file name on every system: letters, digits, `.`, `-`, `_`, at most 64 of them.
+pub(super) fn safe_name(name: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
-    let name: String = name.trim_matches(['/', '.']).chars().take(64).map(safe).collect();
+    name.trim_matches(['/', '.']).chars().take(64).map(safe).collect()
+}
+
+fn file_stem(name: &str, dataset: &DatasetId) -> String {
+    let name = safe_name(name);
     let id: String = dataset.to_string().chars().take(12).collect();
     if name.is_empty() { id } else { format!("{name}-{id}") }
 }
@@ -90,6 +104,7 @@ impl Buyer {
         dir: &Path,
         formats: &[ExportFormat],
     ) -> Result<ExportReport, ExportJobError> {
+        let complete = self.complete(did, PullSelection::Dataset(dataset)).await?;
         let (buyer, did, dir, formats) = (self.clone(), *did, dir.to_owned(), formats.to_vec());
         blocking(move || {
             let stem = file_stem(&buyer.name_of(&did, dataset)?, &dataset);
@@ -98,7 +113,8 @@ impl Buyer {
                 mcap: format!("{stem}.mcap"),
                 blobs: format!("{stem}.blobs"),
             };
-            buyer.export_blocking(&did, &[dataset], &dir, &formats, &names)
+            let report = buyer.export_blocking(&did, &[dataset], &dir, &formats, &names)?;
+            Ok(ExportReport { complete, ..report })
         })
         .await?
     }
@@ -118,11 +134,15 @@ impl Buyer {
     ) -> Result<ExportReport, ExportJobError> {
         let (buyer, did, dir, formats) = (self.clone(), *did, dir.to_owned(), formats.to_vec());
         let datasets = datasets.to_vec();
+        let mut complete = true;
+        for dataset in &datasets {
+            complete &= self.complete(&did, PullSelection::Dataset(*dataset)).await?;
+        }
         let names =
             Names { ndjson: "packages.ndjson".to_owned(), mcap: "data.mcap".to_owned(), blobs: "blobs".to_owned() };
         blocking(move || {
             let mut packages = Vec::new();
-            let mut report = ExportReport { packages: 0, bytes: 0, files: Vec::new() };
+            let mut report = ExportReport::default();
             for dataset in datasets {
                 if buyer.plaintext(&did, dataset)?.content() == Content::Packages {
                     packages.push(dataset);
@@ -135,6 +155,7 @@ impl Buyer {
             if !packages.is_empty() {
                 report.add(buyer.export_blocking(&did, &packages, &dir, &formats, &names)?);
             }
+            report.complete = complete;
             Ok(report)
         })
         .await?
@@ -149,7 +170,7 @@ impl Buyer {
         formats: &[ExportFormat],
         names: &Names,
     ) -> Result<ExportReport, ExportJobError> {
-        let mut report = ExportReport { packages: 0, bytes: 0, files: Vec::new() };
+        let mut report = ExportReport::default();
         let Some(&dataset) = datasets.first() else { return Ok(report) };
         let mut plaintext = self.plaintext(did, dataset)?;
         let content = plaintext.content();
@@ -193,14 +214,13 @@ impl Buyer {
             let has = |format| formats.contains(&format).then(|| path_of(&format));
             let blobs = dir.join(&names.blobs);
             let (new, ndjson, mcap) = (!blobs.exists(), has(ExportFormat::Ndjson), has(ExportFormat::Mcap));
-            let others = datasets[1..].iter().map(|dataset| self.plaintext(did, *dataset));
-            let all = std::iter::once(Ok(plaintext)).chain(others);
+            let all = || datasets.iter().map(|dataset| self.plaintext(did, *dataset));
             let written = write_packages(did, all, ndjson.as_deref(), mcap.as_deref(), &blobs);
             if new && written.is_err() {
                 // Blobs are whole one by one, but belong to lines that were not written.
                 let _ = std::fs::remove_dir_all(&blobs);
             }
-            (report.packages, report.bytes) = written?;
+            report.add(written?);
             // Made for every NDJSON export; gone again where there are no blobs.
             let _ = std::fs::remove_dir(&blobs);
         }
@@ -220,50 +240,61 @@ impl Buyer {
     }
 }
 
-/// Writes the packages of a dataset; returns how many, and the bytes read.
-fn write_packages(
+/// Writes the packages of datasets, which `open` opens; the report has no files yet.
+fn write_packages<I: Iterator<Item = Result<DatasetPlaintext, ContentError>>>(
     did: &Did,
-    datasets: impl Iterator<Item = Result<DatasetPlaintext, ContentError>>,
+    open: impl Fn() -> I,
     ndjson: Option<&Path>,
     mcap: Option<&Path>,
     blobs: &Path,
-) -> Result<(u64, u64), ExportJobError> {
+) -> Result<ExportReport, ExportJobError> {
     let mut ndjson = ndjson.map(|path| NdjsonExporter::create(path, Some(blobs))).transpose()?;
-    let mut mcap = mcap.map(McapExporter::create).transpose()?;
-    let (mut packages, mut bytes) = (0, 0);
-    for plaintext in datasets {
-        let mut plaintext = plaintext?;
-        let mut reader = PlaintextReader::new(PlaintextLimits::default());
-        while let Some(chunk) = plaintext.next_chunk()? {
-            reader.push(&chunk);
-            bytes += chunk.len() as u64;
-            while let Some(package) = reader.next_package()? {
-                if let Some(reason) = refused(did, &package) {
-                    let number = package.package.sequence_number.to_string();
-                    return Err(ExportJobError::Package { number, did: *did, reason });
+    let mut forms = ChannelForms::default();
+    loop {
+        let mut exporter = mcap.map(|path| McapExporter::create(path, forms)).transpose()?;
+        let mut report = ExportReport::default();
+        for plaintext in open() {
+            let mut plaintext = plaintext?;
+            let mut reader = PlaintextReader::new(PlaintextLimits::default());
+            while let Some(chunk) = plaintext.next_chunk()? {
+                reader.push(&chunk);
+                report.bytes += chunk.len() as u64;
+                while let Some(package) = reader.next_package()? {
+                    if let Some(reason) = refused(did, &package) {
+                        let number = package.package.sequence_number.to_string();
+                        return Err(ExportJobError::Package { number, did: *did, reason });
+                    }
+                    if let Some(ndjson) = &mut ndjson {
+                        ndjson.write(&package)?;
+                    }
+                    if let Some(exporter) = &mut exporter {
+                        exporter.write(package)?;
+                    }
+                    report.packages += 1;
                 }
-                if let Some(ndjson) = &mut ndjson {
-                    ndjson.write(&package)?;
-                }
-                if let Some(mcap) = &mut mcap {
-                    mcap.write(package)?;
-                }
-                packages += 1;
+            }
+            // What is known of an open dataset may end in the middle of a package.
+            if plaintext.is_closed() {
+                reader.finish()?;
             }
         }
-        reader.finish()?;
+        // It is whole after the first pass, whatever the MCAP file needs.
+        if let Some(ndjson) = ndjson.take() {
+            ndjson.finish()?;
+        }
+        match exporter.map(McapExporter::finish).transpose()? {
+            None => return Ok(report),
+            Some(McapOutcome::Written { channels, .. }) => {
+                report.channels = channels;
+                return Ok(report);
+            }
+            Some(McapOutcome::Again(learned)) => forms = learned,
+        }
     }
-    if let Some(ndjson) = ndjson {
-        ndjson.finish()?;
-    }
-    if let Some(mcap) = mcap {
-        mcap.finish()?;
-    }
-    Ok((packages, bytes))
 }
 
 /// Why a package is not the machine's.
-fn refused(did: &Did, package: &PlainPackage) -> Option<String> {
+pub(super) fn refused(did: &Did, package: &PlainPackage) -> Option<String> {
     match package.package.verify_from(did) {
         Ok(verdict) if verdict.valid => None,
         Ok(verdict) => Some(verdict.reason.map_or_else(String::new, |reason| reason.to_string())),

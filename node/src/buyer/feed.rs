@@ -12,7 +12,10 @@
 //! | Dataset | machine (20), dataset (32) | log key (56), sequence number (8) of the entry that closed it |
 //! | Evidence | machine (20), BLAKE3 (32) | evidence of an equivocation |
 
-use std::collections::{BTreeMap, HashMap};
+mod history;
+mod join;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tributary_protocol::{
@@ -21,12 +24,14 @@ use tributary_protocol::{
         chain::{Accepted, ChainError},
     },
     entry::{EntryBody, SignedEntry, SignedHead},
-    feed::{EntryVerdict, Evidence, Flags, Follower, HeadVerdict, History, LogTip, Truncated},
+    feed::{EntryVerdict, Evidence, Flags, Follower, HeadVerdict, Truncated},
     ids::{DatasetId, Did, Hash, LogId, LogKey, StreamId},
     seal,
 };
 use tributary_store::{EntryIndex, Store, StoreError, Table, VerifiedChunk, WriteBatch};
 
+pub use self::join::JoinPoint;
+use self::{history::Overlay, join::Joined};
 use super::error::BuyerError;
 
 /// Rows and entries read at a time.
@@ -63,6 +68,35 @@ pub(super) struct FollowRow {
     /// Where the machine's nodes were found.
     pub(super) addrs: Vec<String>,
     pub(super) since_ms: u64,
+    /// From where the streams are followed.
+    #[serde(default)]
+    pub(super) from: JoinPoint,
+    /// Whether logs that are not followed yet begin at `from`, and those that began later go back to it.
+    #[serde(default)]
+    pub(super) joining: bool,
+    /// Logs that were joined behind a head.
+    #[serde(default)]
+    pub(super) joined: Vec<Joined>,
+}
+
+/// How a machine is followed, as it may be shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowInfo {
+    /// From where its streams are followed: `start`, `now`, or `dataset:` and an id.
+    pub from: String,
+    /// Since when, ms since 1970.
+    pub since_ms: u64,
+}
+
+/// How a machine is followed, from what is stored; `None` when it is not.
+///
+/// # Errors
+///
+/// The store. A row that cannot be read is as good as none here: opening the buyer reports it.
+pub fn followed(store: &Store, did: &Did) -> Result<Option<FollowInfo>, StoreError> {
+    let row = store.row(Table::Follow, did.as_bytes())?;
+    let row = row.and_then(|row| serde_json::from_slice::<FollowRow>(&row).ok());
+    Ok(row.map(|row| FollowInfo { from: row.from.to_string(), since_ms: row.since_ms }))
 }
 
 /// What became of an entry, as far as the caller has to act.
@@ -93,35 +127,6 @@ pub(super) struct Feed {
     follower: Follower,
     store: Store,
     evidence: u64,
-}
-
-/// Entries of a batch that the store does not have yet, in front of the store.
-struct Overlay<'a> {
-    store: &'a Store,
-    entries: HashMap<(LogKey, u64), Vec<u8>>,
-    closed: HashMap<DatasetId, Vec<u8>>,
-}
-
-impl<'a> Overlay<'a> {
-    fn new(store: &'a Store) -> Self {
-        Self { store, entries: HashMap::new(), closed: HashMap::new() }
-    }
-}
-
-impl History for Overlay<'_> {
-    fn entry(&self, log: &LogKey, seq: u64) -> Option<Vec<u8>> {
-        match self.entries.get(&(*log, seq)) {
-            Some(bytes) => Some(bytes.clone()),
-            None => self.store.entry(log, seq).ok().flatten(),
-        }
-    }
-
-    fn dataset_closed(&self, did: &Did, dataset: &DatasetId) -> Option<Vec<u8>> {
-        match self.closed.get(dataset) {
-            Some(bytes) => Some(bytes.clone()),
-            None => closing_entry(self.store, did, dataset).ok().flatten(),
-        }
-    }
 }
 
 fn closed_key(did: &Did, dataset: &DatasetId) -> Vec<u8> {
@@ -162,15 +167,14 @@ pub(super) fn stored_chain(store: &Store, did: &Did) -> Result<Option<BindingCha
 
 /// The chain of these bindings, in order, checked from the DID.
 pub(super) fn chain_of(did: &Did, bindings: &[SignedBinding]) -> Result<Option<BindingChain>, ChainError> {
-    let Some((first, rest)) = bindings.split_first() else { return Ok(None) };
-    if first.binding().did != *did {
+    if let Some(first) = bindings.first().filter(|first| first.binding().did != *did) {
         return Err(ChainError::OtherMachine { expected: *did, found: first.binding().did });
     }
-    let mut chain = BindingChain::new(first)?;
-    for next in rest {
-        chain.accept(next)?;
+    let mut chain = None;
+    for signed in bindings {
+        BindingChain::extend(&mut chain, signed)?;
     }
-    Ok(Some(chain))
+    Ok(chain)
 }
 
 fn put_binding(batch: &mut WriteBatch, signed: &SignedBinding) {
@@ -209,20 +213,18 @@ impl Feed {
     /// Continues from what is stored.
     pub(super) fn restore(store: &Store, did: Did, row: FollowRow) -> Result<Self, BuyerError> {
         let bindings = stored_bindings(store, &did)?;
-        let mut tips = Vec::new();
-        for log in store.logs(Some(&did))? {
-            let first = store.entries(&log, 0, 1, PAGE_BYTES)?.into_iter().next().map(|entry| entry.bytes);
-            let last = store.head(&log)?.map(|(_, bytes)| bytes);
-            if let (Some(first), Some(last)) = (first, last) {
-                tips.push(LogTip::of(&decode_stored(&first)?, &decode_stored(&last)?));
-            }
-        }
+        let tips = join::stored_tips(store, did, &row)?;
         let history = Overlay::new(store);
         let (follower, cuts) =
             Follower::restore(did, &bindings, tips, &history).map_err(|source| BuyerError::Chain { did, source })?;
+        let mut row = row;
         if !cuts.is_empty() {
             let mut batch = WriteBatch::new();
             cut(store, &mut batch, &cuts)?;
+            if let Some(kept) = join::without(&row, &cuts) {
+                put_row(&mut batch, &did, &kept)?;
+                row = kept;
+            }
             store.commit(batch)?;
         }
         let mut feed = Self { did, row, follower, store: store.clone(), evidence: 0 };
@@ -305,6 +307,7 @@ impl Feed {
                         new += 1;
                     }
                     cut(&self.store, &mut batch, &outcome.truncated)?;
+                    self.forget_joined(&mut batch, &outcome.truncated)?;
                 }
                 Err(error) => {
                     bad = Some(error);
@@ -370,12 +373,14 @@ impl Feed {
                 EntryVerdict::Forked { .. } => match self.follower.abandon(&entry.log, entry.incarnation) {
                     Some(truncated) => {
                         cut(&store, &mut batch, &[truncated])?;
+                        self.forget_joined(&mut batch, &[truncated])?;
                         Applied::Cut
                     }
                     None => Applied::Noise("it contradicts what is held, and nothing proves either"),
                 },
                 EntryVerdict::Diverged(truncated) => {
                     cut(&store, &mut batch, &[truncated])?;
+                    self.forget_joined(&mut batch, &[truncated])?;
                     Applied::Cut
                 }
                 EntryVerdict::Stale(_) => Applied::Noise("it is signed by a retired key"),
@@ -407,6 +412,16 @@ impl Feed {
             self.evidence = self.count_evidence()?;
         }
         Ok(out)
+    }
+
+    /// What was cut away to its start is no longer joined anywhere. A row that could not be written is harmless: restoring cuts
+    /// again.
+    fn forget_joined(&mut self, batch: &mut WriteBatch, cuts: &[Truncated]) -> Result<(), BuyerError> {
+        if let Some(row) = join::without(&self.row, cuts) {
+            put_row(batch, &self.did, &row)?;
+            self.row = row;
+        }
+        Ok(())
     }
 
     /// Takes a head.

@@ -227,7 +227,7 @@ impl Buyer {
             for (stream, info) in buyer.stream_infos(&did)? {
                 let mut chunks = 0;
                 for log in stream_logs(&buyer.inner.store, &did, &stream)? {
-                    chunks += buyer.inner.store.head(&log)?.map_or(0, |(seq, _)| seq.saturating_add(1));
+                    chunks += buyer.span(&log)?.map_or(0, |(first, next)| next.saturating_sub(first));
                 }
                 let followed = followed.as_ref().is_some_and(|streams| streams.wants(&did, &LogId::from(stream)));
                 list.push(summary(info, followed, chunks));
@@ -353,19 +353,35 @@ impl Buyer {
         selection: PullSelection,
         visit: &mut dyn FnMut(LogKey, u64, &ChunkRecord) -> bool,
     ) -> Result<bool, BuyerError> {
-        for (log, first, last) in self.places(did, selection)? {
+        let places = self.places(did, selection)?;
+        let dataset = match selection {
+            PullSelection::Dataset(dataset) => Some(dataset),
+            PullSelection::Stream(_) => None,
+        };
+        self.visit_places(&places, dataset, visit)?;
+        Ok(!places.is_empty())
+    }
+
+    /// Visits the chunk records in stretches of logs until `visit` says stop; with a dataset, each stretch ends with it.
+    pub(super) fn visit_places(
+        &self,
+        places: &[(LogKey, u64, u64)],
+        dataset: Option<DatasetId>,
+        visit: &mut dyn FnMut(LogKey, u64, &ChunkRecord) -> bool,
+    ) -> Result<(), BuyerError> {
+        for (log, first, last) in places.iter().copied() {
             let mut entries = Entries::new(&self.inner.store, log, first, last);
             while let Some(entry) = entries.next_entry()? {
                 let EntryBody::Chunk(record) = &entry.entry().body else { continue };
-                if matches!(selection, PullSelection::Dataset(dataset) if dataset != record.dataset) {
+                if dataset.is_some_and(|dataset| dataset != record.dataset) {
                     break;
                 }
                 if !visit(log, entry.entry().seq, record) {
-                    return Ok(true);
+                    return Ok(());
                 }
             }
         }
-        Ok(!self.places(did, selection)?.is_empty())
+        Ok(())
     }
 
     /// The stretches of logs that a selection is in.

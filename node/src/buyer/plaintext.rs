@@ -82,6 +82,12 @@ impl DatasetPlaintext {
         self.content
     }
 
+    /// Whether the machine closed the dataset; the bytes of an open one end where the first chunk is not here.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.last_seq != u64::MAX
+    }
+
     /// The record of the next chunk and the key that signed it; `None` behind the last.
     fn record(&self) -> Result<Option<(ChunkRecord, FeedPublicKey)>, ContentError> {
         let (dataset, index) = (self.dataset, self.next_index);
@@ -91,12 +97,12 @@ impl DatasetPlaintext {
         let broken = ContentError::Record { dataset, index };
         let Some(bytes) = self.buyer.inner.store.entry(&self.log, self.next_seq)? else {
             // The end of an open dataset is the end of the log.
-            return if self.last_seq == u64::MAX { Ok(None) } else { Err(broken) };
+            return if self.is_closed() { Err(broken) } else { Ok(None) };
         };
         let entry = decode_stored(&bytes).map_err(content)?;
         let EntryBody::Chunk(record) = &entry.entry().body else { return Err(broken) };
         if record.dataset != dataset {
-            return if self.last_seq == u64::MAX { Ok(None) } else { Err(broken) };
+            return if self.is_closed() { Err(broken) } else { Ok(None) };
         }
         let key = self.reigns.at(self.next_seq).map(|reign| reign.key);
         match key {
@@ -113,10 +119,14 @@ impl DatasetPlaintext {
     pub fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, ContentError> {
         let Some((record, feed_key)) = self.record()? else { return Ok(None) };
         let (dataset, index) = (self.dataset, record.index);
-        let body = self.buyer.inner.store.chunk(&record.hash)?.ok_or(ContentError::Missing { dataset, index })?;
+        let body = match self.buyer.inner.store.chunk(&record.hash)? {
+            Some(body) => body,
+            None if index > 0 && !self.is_closed() => return Ok(None),
+            None => return Err(ContentError::Missing { dataset, index }),
+        };
         let key = self.buyer.key_for(&self.did, &record).map_err(content)?;
         let key = key.ok_or(ContentError::NotGranted { dataset, index })?;
-        let plaintext = open_chunk(&record, &feed_key, &key, body)?;
+        let plaintext = open_chunk(&record, &feed_key, &key, &body)?;
         self.next_seq = self.next_seq.saturating_add(1);
         self.next_index = self.next_index.saturating_add(1);
         Ok(Some(plaintext))
@@ -128,13 +138,11 @@ pub(super) fn open_chunk(
     record: &ChunkRecord,
     feed_key: &FeedPublicKey,
     key: &ChunkKey,
-    body: Vec<u8>,
+    body: &[u8],
 ) -> Result<Vec<u8>, ContentError> {
     let (dataset, index) = (record.dataset, record.index);
     let open = |source| ContentError::Open { dataset, index, source };
-    seal::verify_v1(record, feed_key, &body).map_err(|error| open(error.into()))?;
-    let plaintext = seal::open_unhashed(record, key, body).map_err(open)?;
-    seal::verify_plaintext(record, key, &plaintext).map_err(open)?;
+    let plaintext = seal::open_proven(record, feed_key, key, body).map_err(open)?;
     unpack(record, plaintext).ok_or(ContentError::Unpack { dataset, index })
 }
 

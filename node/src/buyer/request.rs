@@ -271,7 +271,8 @@ impl Buyer {
         let (store, did) = (self.inner.store.clone(), *did);
         Ok(blocking(move || {
             let rows = store.rows(Table::Follow, did.as_bytes(), Some(did.as_bytes()), MAX_OPEN)?;
-            rows.iter()
+            let requests = rows.iter().filter(|(key, _)| key.len() == Did::LEN + Hash::LEN);
+            requests
                 .map(|(_, row)| {
                     let (quote, request) = decode_row(row)?;
                     Ok(OpenRequest {

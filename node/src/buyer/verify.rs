@@ -16,98 +16,33 @@
 
 mod packages;
 mod pool;
+mod report;
 
 use std::{collections::VecDeque, sync::mpsc::Receiver, time::Instant};
 
-use serde::{Deserialize, Serialize};
 use tributary_protocol::{
     binding::{BindingChain, chain::Reigns},
     dataset::{DatasetBuilder, DatasetEntry},
     entry::{EntryBody, SignedEntry},
-    ids::{DatasetId, Did, Hash, LogId, LogKey},
+    ids::{DatasetId, Did, Hash, LogId, LogKey, StreamId},
     keys::FeedPublicKey,
     record::{ChunkRecord, Content},
     seal,
 };
 use tributary_store::StoreError;
 
-use self::{packages::Packages, pool::Pool};
+pub use self::report::{Report, Step, StepState, Verdict};
+use self::{packages::Packages, pool::Pool, report::difference};
 use super::{
     Buyer, blocking,
     error::{BuyerError, VerifyError},
     feed::{closing_entry, decode_stored, stored_chain},
-    listing::Entries,
+    listing::{Entries, PullSelection, dataset_place},
     plaintext::open_chunk,
 };
 
 /// Chunks that are being checked at a time, each up to 1 MiB twice.
 const WINDOW: usize = 6;
-
-/// What was proven.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// From the DID down: everything that is here is the machine's.
-    Proven,
-    /// Nothing contradicts anything, but nothing links it to the DID.
-    Consistent,
-    /// Something is not what it should be.
-    Broken,
-}
-
-/// How a step ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StepState {
-    /// Everything was there and right.
-    Passed,
-    /// What was there was right.
-    Partial,
-    /// Not done: nothing to check, or what it needs is missing.
-    Skipped,
-    /// Something was wrong.
-    Failed,
-}
-
-/// One step of the proof.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
-    /// Its name.
-    pub name: String,
-    /// How it ended.
-    pub state: StepState,
-    /// What was found, for people.
-    pub detail: String,
-}
-
-/// What verifying a dataset found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
-    /// The machine.
-    pub did: Did,
-    /// The dataset.
-    pub dataset: DatasetId,
-    /// The verdict.
-    pub verdict: Verdict,
-    /// What was done, in order; nothing is done after a step that failed.
-    pub steps: Vec<Step>,
-    /// What was wrong first.
-    pub first_failure: Option<String>,
-    /// Chunks of the dataset.
-    pub chunks: u64,
-    /// Chunks whose ciphertext is here and right.
-    pub chunks_held: u64,
-    /// Chunks that were also decrypted and right.
-    pub chunks_opened: u64,
-    /// Packages of the dataset.
-    pub packages: u64,
-    /// Packages whose signature is right.
-    pub packages_verified: u64,
-    /// Packages that the machine says it dropped.
-    pub gaps: u64,
-    /// How long it took.
-    pub seconds: f64,
-}
 
 /// Something that is wrong.
 struct Failure(String);
@@ -151,24 +86,30 @@ enum Body {
 }
 
 impl Buyer {
-    /// Proves a closed dataset as far as it is here.
+    /// Proves a dataset as far as it is here. Chunk entries of a closed one that are not known here are fetched first.
     ///
     /// # Errors
     ///
-    /// When the dataset is not known here or the store cannot be read. What is wrong with the data is in the report.
+    /// When the dataset is not known here, not all of its chunk entries can be had, or the store cannot be read. What is wrong
+    /// with the data is in the report.
     pub async fn verify(&self, did: &Did, dataset: DatasetId) -> Result<Report, VerifyError> {
         let (buyer, did) = (self.clone(), *did);
+        self.complete(&did, PullSelection::Dataset(dataset)).await?;
         blocking(move || buyer.verify_blocking(&did, dataset)).await?
     }
 
-    /// As [`Buyer::verify`], on the calling thread and a few more.
+    /// As [`Buyer::verify`], on the calling thread and a few more, and without asking anybody.
     ///
     /// # Errors
     ///
     /// As [`Buyer::verify`].
     pub fn verify_blocking(&self, did: &Did, dataset: DatasetId) -> Result<Report, VerifyError> {
         let begun = Instant::now();
-        let bytes = closing_entry(&self.inner.store, did, &dataset)?.ok_or(VerifyError::NotFound(dataset))?;
+        if !self.knows(did, &dataset)? {
+            return Err(VerifyError::NotFound(dataset));
+        }
+        self.complete_here(did, &dataset)?;
+        let closing = closing_entry(&self.inner.store, did, &dataset)?;
         let mut proof = Proof {
             buyer: self,
             did: *did,
@@ -179,6 +120,7 @@ impl Buyer {
                 verdict: Verdict::Broken,
                 steps: Vec::new(),
                 first_failure: None,
+                complete: closing.is_some(),
                 chunks: 0,
                 chunks_held: 0,
                 chunks_opened: 0,
@@ -188,7 +130,7 @@ impl Buyer {
                 seconds: 0.0,
             },
         };
-        let outcome = proof.run(dataset, &bytes);
+        let outcome = proof.run(dataset, closing.as_deref());
         let mut report = proof.report;
         report.seconds = begun.elapsed().as_secs_f64();
         match outcome {
@@ -201,6 +143,14 @@ impl Buyer {
         }
         Ok(report)
     }
+}
+
+/// Which entries a dataset has.
+enum Scope {
+    /// Those that the machine names.
+    Closed(DatasetEntry),
+    /// Those that are here.
+    Open { log: LogKey, first_seq: u64, stream: StreamId, epoch: u64, dataset: DatasetId },
 }
 
 struct Proof<'a> {
@@ -226,12 +176,18 @@ impl Proof<'_> {
         self.report.steps.push(Step { name: name.to_owned(), state, detail });
     }
 
-    fn run(&mut self, dataset: DatasetId, closing: &[u8]) -> Result<Verdict, (&'static str, Stop)> {
+    fn run(&mut self, dataset: DatasetId, closing: Option<&[u8]>) -> Result<Verdict, (&'static str, Stop)> {
         self.bindings().within("bindings")?;
-        let close = self.dataset_entry(dataset, closing).within("dataset entry")?;
-        self.report.chunks = u64::from(close.chunk_count);
-        self.report.packages = close.package_count;
-        let packages = self.chunks(&close)?;
+        let scope = match closing {
+            Some(closing) => {
+                let close = self.dataset_entry(dataset, closing).within("dataset entry")?;
+                self.report.chunks = u64::from(close.chunk_count);
+                self.report.packages = close.package_count;
+                Scope::Closed(close)
+            }
+            None => self.open(dataset).within("dataset entry")?,
+        };
+        let packages = self.chunks(&scope)?;
 
         let Report { chunks, chunks_held, chunks_opened, packages: total, .. } = self.report;
         let state = |done, all| match done {
@@ -324,13 +280,39 @@ impl Proof<'_> {
         Ok(close.clone())
     }
 
+    /// What is known of a dataset that the machine has not closed.
+    fn open(&mut self, dataset: DatasetId) -> Result<Scope, Stop> {
+        let place = dataset_place(&self.buyer.inner.store, &self.did, &dataset)?;
+        let (log, first_seq, _) = place.ok_or_else(|| wrong("nothing of it is here"))?;
+        let first = self.buyer.inner.store.entry(&log, first_seq)?;
+        let first = decode_stored(&first.ok_or_else(|| wrong("its first entry is not here"))?)?;
+        let EntryBody::Chunk(record) = &first.entry().body else { return Err(wrong("its first entry is no chunk")) };
+        if record.index > 0 {
+            let detail =
+                format!("it begins {} chunks before the place from which its stream is followed", record.index);
+            return Err(wrong(detail));
+        }
+        let detail = "the machine still writes it: there is no total to check the chunks against".to_owned();
+        self.step("dataset entry", StepState::Skipped, detail);
+        Ok(Scope::Open { log, first_seq, stream: record.stream, epoch: record.epoch, dataset })
+    }
+
     /// Walks the chunks. Returns how many packages were verified; `None` for a file.
-    fn chunks(&mut self, close: &DatasetEntry) -> Result<Option<u64>, (&'static str, Stop)> {
-        let log = LogKey { did: self.did, log: LogId::from(close.stream), incarnation: close.incarnation };
+    fn chunks(&mut self, scope: &Scope) -> Result<Option<u64>, (&'static str, Stop)> {
+        let (log, first_seq, last_seq, mut builder) = match scope {
+            Scope::Closed(close) => (
+                LogKey { did: self.did, log: LogId::from(close.stream), incarnation: close.incarnation },
+                close.first_seq,
+                close.last_seq,
+                DatasetBuilder::new(close.stream, close.epoch, close.incarnation, close.first_seq),
+            ),
+            Scope::Open { log, first_seq, stream, epoch, .. } => {
+                (*log, *first_seq, u64::MAX, DatasetBuilder::new(*stream, *epoch, log.incarnation, *first_seq))
+            }
+        };
         let reigns = self.reigns(&log);
         let store = self.buyer.inner.store.clone();
-        let mut builder = DatasetBuilder::new(close.stream, close.epoch, close.incarnation, close.first_seq);
-        let mut entries = Entries::new(&store, log, close.first_seq, close.last_seq);
+        let mut entries = Entries::new(&store, log, first_seq, last_seq);
         let mut last: Option<(u64, Hash)> = None;
         let pool = Pool::new();
         let mut window: VecDeque<(ChunkRecord, Receiver<Body>)> = VecDeque::new();
@@ -338,8 +320,14 @@ impl Proof<'_> {
         let mut content = None;
         while let Some(signed) = entries.next_entry().within("chunk entries")? {
             let entry = signed.entry();
+            if let (Scope::Open { dataset, .. }, EntryBody::Chunk(record)) = (scope, &entry.body)
+                && record.dataset != *dataset
+            {
+                // The next dataset has begun; the entry that closes this one is on its way.
+                break;
+            }
             let unlinked = last.is_some_and(|(seq, hash)| entry.seq != seq + 1 || entry.prev != hash);
-            if unlinked || (last.is_none() && entry.seq != close.first_seq) {
+            if unlinked || (last.is_none() && entry.seq != first_seq) {
                 return Err(("chunk entries", wrong(format!("entry {} does not follow the one before it", entry.seq))));
             }
             self.signed(&signed, reigns.as_ref()).within("chunk entries")?;
@@ -360,12 +348,19 @@ impl Proof<'_> {
             }
         }
         let built = builder.close();
-        if built.as_ref() != Some(close) {
-            let detail = match (&built, last) {
-                (Some(built), Some(_)) => difference(built, close),
-                _ => "no chunk entry is here".to_owned(),
-            };
-            return Err(("totals", wrong(detail)));
+        match scope {
+            Scope::Closed(close) if built.as_ref() != Some(close) => {
+                let detail = match (&built, last) {
+                    (Some(built), Some(_)) => difference(built, close),
+                    _ => "no chunk entry is here".to_owned(),
+                };
+                return Err(("totals", wrong(detail)));
+            }
+            Scope::Closed(_) => {}
+            Scope::Open { .. } => {
+                self.report.chunks = u64::from(builder.next_index());
+                self.report.packages = builder.packages();
+            }
         }
         if let Some((seq, hash)) = last {
             self.settled(log, seq, hash, reigns.as_ref()).within("chunk entries")?;
@@ -373,11 +368,27 @@ impl Proof<'_> {
         while !window.is_empty() {
             self.take(&mut window, &mut packages, &pool)?;
         }
-        let verified = packages.finish(close.package_count).within("packages")?;
+        let expected = matches!(scope, Scope::Closed(_)).then_some(self.report.packages);
+        let verified = packages.finish(expected).within("packages")?;
         self.report.packages_verified = verified;
-        let detail = format!("entries {} to {} of the stream log", close.first_seq, close.last_seq);
+        let last_seq = last.map_or(first_seq, |(seq, _)| seq);
+        let mut detail = format!("entries {first_seq} to {last_seq} of the stream log");
+        if let Some((joined, _)) = self.buyer.span(&log).within("chunk entries")?.filter(|(first, _)| *first > 0) {
+            detail.push_str(&format!(
+                "; the log is followed from entry {joined} on, so nothing is proven of what came before that"
+            ));
+        }
         self.step("chunk entries", StepState::Passed, detail);
-        self.step("totals", StepState::Passed, format!("Merkle root {}", hex::encode(close.merkle_root)));
+        match scope {
+            Scope::Closed(close) => {
+                let detail = format!("Merkle root {}", hex::encode(close.merkle_root));
+                self.step("totals", StepState::Passed, detail);
+            }
+            Scope::Open { .. } => {
+                let detail = "the machine states them when it closes the dataset".to_owned();
+                self.step("totals", StepState::Skipped, detail);
+            }
+        }
         Ok((content == Some(Content::Packages)).then_some(verified))
     }
 
@@ -425,7 +436,7 @@ fn check_body(buyer: &Buyer, did: &Did, record: &ChunkRecord, feed_key: &FeedPub
     let Some(body) = buyer.inner.store.chunk(&record.hash)? else { return Ok(Body::Absent) };
     // A grant that cannot be read says nothing about the machine.
     match buyer.key_for(did, record).map_err(Stop::Error)? {
-        Some(key) => open_chunk(record, feed_key, &key, body).map(Body::Opened).map_err(|error| wrong(cause(&error))),
+        Some(key) => open_chunk(record, feed_key, &key, &body).map(Body::Opened).map_err(|error| wrong(cause(&error))),
         None => match seal::verify_v1(record, feed_key, &body) {
             Ok(()) => Ok(Body::Sealed),
             Err(error) => Err(wrong(error.to_string())),
@@ -439,20 +450,4 @@ fn cause(error: &dyn std::error::Error) -> String {
         Some(source) => format!("{error}: {}", cause(source)),
         None => error.to_string(),
     }
-}
-
-/// The first field in which two dataset entries differ.
-fn difference(built: &DatasetEntry, said: &DatasetEntry) -> String {
-    let fields = [
-        ("number of chunks", built.chunk_count == said.chunk_count),
-        ("number of packages", built.package_count == said.package_count),
-        ("number of bytes", built.bytes == said.bytes),
-        ("time range", (built.time_from_ms, built.time_to_ms) == (said.time_from_ms, said.time_to_ms)),
-        ("range of key positions", {
-            (built.first_position, built.last_position) == (said.first_position, said.last_position)
-        }),
-        ("Merkle root", built.merkle_root == said.merkle_root),
-    ];
-    let name = fields.iter().find(|(_, same)| !same).map_or("description", |(name, _)| name);
-    format!("the {name} of the chunks is not the one of the dataset entry")
 }

@@ -98,7 +98,8 @@ impl State {
     /// The grant that covers a chunk.
     fn find(&self, did: &Did, record: &ChunkRecord) -> Option<&GrantHeader> {
         let list = self.held.get(&(*did, record.stream, record.epoch))?;
-        list.iter().find(|header| (header.range.first..=header.range.last).contains(&record.position))
+        // Renewals add up, and it is mostly the newest that is meant.
+        list.iter().rev().find(|header| (header.range.first..=header.range.last).contains(&record.position))
     }
 }
 
@@ -184,10 +185,12 @@ impl Wallet {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Checks grants that answer a request, and keeps them durably: all or none. `binding` must be the machine's current one.
+    /// Checks grants that answer a request, and keeps them durably: all or none. `expected` names the machine's newest binding;
+    /// `chain` has those before it.
     pub(super) fn receive(
         &self,
         grants: Vec<Grant>,
+        chain: &BindingChain,
         expected: &GrantExpectation<'_>,
         key: &EncryptionKey,
         now_ms: u64,
@@ -195,7 +198,8 @@ impl Wallet {
         let mut batch = WriteBatch::new();
         let mut opened = Vec::with_capacity(grants.len());
         for grant in grants {
-            let cover = match grant.open(key, expected, now_ms) {
+            let expected = GrantExpectation { binding: grant.binding_in(chain), ..*expected };
+            let cover = match grant.open(key, &expected, now_ms) {
                 Ok(cover) => Arc::new(cover),
                 Err(error) => return Ok(Err(error)),
             };
@@ -284,7 +288,7 @@ impl Buyer {
                 terms_hash,
                 range: None,
             };
-            buyer.inner.wallet.receive(grants, &expected, &buyer.inner.encryption, now_ms)
+            buyer.inner.wallet.receive(grants, &chain, &expected, &buyer.inner.encryption, now_ms)
         })
         .await?
     }

@@ -1,24 +1,20 @@
-//! `tributary access` and `tributary grant`: who may read what.
+//! `tributary access`: who may read what.
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::Subcommand;
-use tributary_protocol::{ids::Did, keys::EncryptionPublicKey};
+use tributary_protocol::ids::Did;
 
-use super::{
-    CliError, Context, Exit, Table,
-    reach::{block_on, told},
-    selection::SelectionArgs,
-    show,
-};
+use super::{CliError, Context, Exit, Table, reach::block_on, selection::SelectionArgs, show};
 use crate::{
     config::parse_duration,
     control::{
         api::{
-            AccessList, AccessRequestBody, AccessResult, Decide, FetchRequest, GrantFile, GrantRequest, ImportRequest,
-            Imported, ListAccess, Order, OrderRange, OrderState, QuoteInfo, Revocation, RevokeRequest, Stage,
+            AccessList, AccessRequestBody, AccessResult, AuditEvent, AuditLine, AuditRequest, Decide, FetchRequest,
+            GrantFile, ImportRequest, Imported, ListAccess, Order, OrderRange, OrderState, QuoteInfo, Revocation,
+            RevokeRequest, Stage,
         },
-        import_file, issue,
+        audit_lines, import_file,
     },
     machine::system_clock,
 };
@@ -77,27 +73,20 @@ pub enum AccessCommand {
         #[arg(long)]
         now: bool,
     },
+    /// Print the audit log: every quote, request, decision and delivery
+    Audit {
+        /// From this line on
+        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+        from: u64,
+        /// At most so many lines
+        #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        limit: u64,
+    },
     /// Take the keys in a file that `tributary grant` wrote
     Import {
         /// The file
         file: PathBuf,
     },
-}
-
-/// `tributary grant`
-#[derive(Debug, clap::Args)]
-pub struct GrantArgs {
-    /// The buyer
-    #[arg(long, value_name = "DID")]
-    buyer: Did,
-    /// The buyer's encryption key, 64 hex digits, as their `tributary key show` prints it
-    #[arg(long, value_name = "HEX")]
-    key: EncryptionPublicKey,
-    #[command(flatten)]
-    selection: SelectionArgs,
-    /// The file to write; the buyer takes it with `tributary access import`
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
 }
 
 fn wait(text: &str) -> Result<Duration, String> {
@@ -127,6 +116,7 @@ pub(super) fn run(command: &AccessCommand, context: &Context) -> Result<(), CliE
         AccessCommand::Approve { request } => decide("/v1/access/approve", request, None, context),
         AccessCommand::Deny { request, reason } => decide("/v1/access/deny", request, reason.clone(), context),
         AccessCommand::Revoke { buyer, stream, now } => revoke(*buyer, stream, *now, context),
+        AccessCommand::Audit { from, limit } => audit(AuditRequest { from: *from, limit: *limit }, context),
         AccessCommand::Import { file } => import(file, context),
     }
 }
@@ -173,7 +163,7 @@ fn list(pending: bool, context: &Context) -> Result<(), CliError> {
     let client = context.node()?;
     let list: AccessList = block_on(async { Ok(client.post("/v1/access/list", &ListAccess { pending }).await?) })?;
     context.output.document(&list, |out| {
-        if list.received.is_empty() && list.open.is_empty() && list.grants.is_empty() {
+        if list.received.is_empty() && list.open.is_empty() && list.grants.is_empty() && list.given.is_empty() {
             return writeln!(out, "Nothing.");
         }
         if !list.received.is_empty() {
@@ -187,6 +177,21 @@ fn list(pending: bool, context: &Context) -> Result<(), CliError> {
                     order.buyer.to_string(),
                     state(order),
                     show::time(order.received_ms),
+                    what.join(", "),
+                ]);
+            }
+            table.write(out)?;
+        }
+        if !list.given.is_empty() {
+            writeln!(out, "Given by hand:")?;
+            let mut table = Table::new();
+            table.row(["ID", "BUYER", "WHEN", "FOR"]);
+            for given in &list.given {
+                let what: Vec<String> = given.ranges.iter().map(range).collect();
+                table.row([
+                    given.id.to_string(),
+                    given.buyer.to_string(),
+                    show::time(given.issued_ms),
                     what.join(", "),
                 ]);
             }
@@ -218,6 +223,48 @@ fn list(pending: bool, context: &Context) -> Result<(), CliError> {
         }
         Ok(())
     })
+}
+
+fn audit(request: AuditRequest, context: &Context) -> Result<(), CliError> {
+    let lines: Vec<AuditLine> = match context.running()? {
+        Some(client) => block_on(async { Ok(client.post("/v1/access/audit", &request).await?) })?,
+        None => {
+            let offline = context.offline()?;
+            let lines = audit_lines(&offline.store, request).map_err(CliError::from);
+            offline.close()?;
+            lines?
+        }
+    };
+    context.output.document(&lines, |out| {
+        if lines.is_empty() {
+            return writeln!(out, "Nothing.");
+        }
+        let mut table = Table::new();
+        table.row(["LINE", "WHEN", "WHAT", "BUYER", "REQUEST", "WHY"]);
+        for AuditLine { number, record } in &lines {
+            table.row([
+                number.to_string(),
+                show::time(record.time_ms),
+                event(record.event).to_owned(),
+                record.buyer.to_string(),
+                record.request.as_ref().map_or_else(|| "-".to_owned(), show::short),
+                record.detail.clone(),
+            ]);
+        }
+        table.write(out)
+    })
+}
+
+fn event(event: AuditEvent) -> &'static str {
+    match event {
+        AuditEvent::Quoted => "quoted",
+        AuditEvent::Requested => "requested",
+        AuditEvent::Granted => "granted",
+        AuditEvent::Denied => "denied",
+        AuditEvent::Delivered => "delivered",
+        AuditEvent::Revoked => "revoked",
+        AuditEvent::Reinstated => "reinstated",
+    }
 }
 
 fn state(order: &Order) -> String {
@@ -304,43 +351,5 @@ fn import(path: &std::path::Path, context: &Context) -> Result<(), CliError> {
     };
     context.output.document(&imported, |out| {
         writeln!(out, "Took {} of {}.", show::some(imported.grants, "grant"), imported.machine)
-    })
-}
-
-pub(super) fn grant(args: &GrantArgs, context: &Context) -> Result<(), CliError> {
-    let now_ms = system_clock()();
-    let selection = args.selection.request(now_ms)?;
-    let request = GrantRequest { buyer: args.buyer, key: args.key, selection };
-    let file: GrantFile = match context.running()? {
-        Some(client) => block_on(async { Ok(client.post("/v1/grant", &request).await?) })?,
-        None => {
-            let offline = context.offline()?;
-            let keys = context.keys(&offline.home)?;
-            let machine = offline.machine(&keys)?;
-            let file = issue(&machine, &offline.store, &request, now_ms);
-            machine.shutdown().map_err(told)?;
-            drop(machine);
-            offline.close()?;
-            file?
-        }
-    };
-    let failed = |error| CliError::new(Exit::Failed, format!("{} cannot be written", args.out.display())).cause(error);
-    let mut bytes = serde_json::to_vec_pretty(&file)
-        .map_err(|error| CliError::new(Exit::Failed, "the grants cannot be written").cause(error))?;
-    bytes.push(b'\n');
-    let mut out = crate::export::AtomicFile::create(&args.out).map_err(failed)?;
-    std::io::Write::write_all(&mut out, &bytes).map_err(failed)?;
-    out.commit().map_err(failed)?;
-    #[derive(serde::Serialize)]
-    struct Report<'a> {
-        file: &'a std::path::Path,
-        buyer: Did,
-        grants: usize,
-    }
-    let report = Report { file: &args.out, buyer: args.buyer, grants: file.grants.len() };
-    context.output.document(&report, |out| {
-        let grants = show::some(report.grants as u64, "range");
-        writeln!(out, "Wrote the keys of {grants} for {} to {}.", args.buyer, args.out.display())?;
-        writeln!(out, "\nOnly that buyer can open it. Next, there: tributary access import {}", args.out.display())
     })
 }

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{CliError, Context, Exit};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{CliError, Context, Exit, show};
 use crate::demo::{self, DemoError, DemoOptions, DemoOutcome, DemoReport, shown, size};
 
 /// `tributary demo`
@@ -29,7 +31,22 @@ pub(super) fn run(args: &DemoArgs, context: &Context) -> Result<(), CliError> {
             output.note(line);
         }
     };
-    match runtime.block_on(demo::run(&options, &mut say)) {
+    let ended = runtime.block_on(async {
+        // Dropped when a signal comes: that ends the nodes and removes their homes.
+        tokio::select! {
+            ended = demo::run(&options, &mut say) => Ok(ended),
+            signal = interrupted() => Err(signal),
+        }
+    });
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(Ok(signal)) => {
+            return Err(CliError::new(Exit::Failed, format!("the demo was stopped by {signal}"))
+                .hint("its nodes have ended and their homes are removed; run it again from the beginning"));
+        }
+        Err(Err(error)) => return Err(CliError::new(Exit::Failed, "signals cannot be watched").cause(error)),
+    };
+    match ended {
         Ok(DemoOutcome::Delivered(report)) => {
             output.document(&report, |out| out.write_all(summary(&report).as_bytes()))
         }
@@ -49,6 +66,15 @@ pub(super) fn run(args: &DemoArgs, context: &Context) -> Result<(), CliError> {
             Err(CliError::new(code, "the demo did not end as it should").cause(error))
         }
     }
+}
+
+/// Waits for Ctrl-C or SIGTERM, and says which.
+async fn interrupted() -> std::io::Result<&'static str> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "Ctrl-C",
+    })
 }
 
 fn rate(bytes: u64, seconds: f64) -> String {
@@ -101,7 +127,9 @@ fn summary(report: &DemoReport) -> String {
     text.push_str("\nThe buyer's files:\n");
     for file in &report.files {
         let bytes = std::fs::metadata(file).map_or(0, |meta| meta.len());
-        text.push_str(&format!("  {} ({})\n", shown(file), size(bytes)));
+        let mcap = file.extension().is_some_and(|extension| extension == "mcap");
+        let channels = if mcap { format!(": {}", show::channels(&report.channels)) } else { String::new() };
+        text.push_str(&format!("  {} ({}){channels}\n", shown(file), size(bytes)));
     }
     text.push_str(&format!(
         "\nOpen data.mcap in Foxglove. All of it took {:.1} s, and no packet left this machine.\n",

@@ -1,17 +1,27 @@
 //! `tributary feed` and `tributary subscribe`: what machines publish.
 
+use std::{path::PathBuf, time::Duration};
+
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 use tributary_protocol::ids::Did;
 
 use super::{
     CliError, Context, Exit, Table,
+    ingest::absolute,
     reach::{block_on, told},
     show,
 };
-use crate::control::{
-    self, Feed,
-    api::{Empty, FeedChange, FollowFeedRequest, Following, SubscribeRequest, UnsubscribeRequest},
+use crate::{
+    buyer::JoinPoint,
+    config::DEFAULT_ROTATE,
+    control::{
+        self, Feed,
+        api::{
+            Empty, FeedChange, FollowFeedRequest, Following, SinkTerms, SubscribeRequest, SubscriptionTerms,
+            UnsubscribeRequest,
+        },
+    },
 };
 
 /// `tributary feed`
@@ -42,9 +52,52 @@ pub struct SubscribeArgs {
     /// Only this stream, by name; can be given again [default: all]
     #[arg(long, value_name = "NAME")]
     stream: Vec<String>,
-    /// Stop following instead; what is stored stays
-    #[arg(long, conflicts_with = "stream")]
+    /// From where: `start` is everything, `now` is from the datasets that are being written on, `dataset:ID` is from that
+    /// dataset on (all 64 digits). A later call can go back to an earlier place [default: start]
+    #[arg(long, value_name = "PLACE")]
+    from: Option<JoinPoint>,
+    /// Keep the keys of the streams: ask for the next range before the prepaid one ends
+    #[arg(long, requires = "stream")]
+    auto_renew: bool,
+    /// How much is asked for at a time, such as 15m; at most what the machine grants ahead
+    #[arg(long, value_name = "DURATION", value_parser = super::selection::duration, requires = "auto_renew", default_value = "15m")]
+    live: Duration,
+    /// The most that one request may cost, in the smallest units of the machine's token
+    #[arg(long, value_name = "AMOUNT", requires = "auto_renew", default_value_t = 0)]
+    max_price: u128,
+    /// Pull the chunks of the streams as they are announced
+    #[arg(long, requires = "stream")]
+    pull: bool,
+    /// Write the packages of the streams into rolling NDJSON files in this folder, as they come; pulls, too
+    #[arg(long, value_name = "DIR", requires = "stream")]
+    out: Option<PathBuf>,
+    /// Begin the next file when one has grown to this size
+    #[arg(long, value_name = "BYTES", requires = "out", default_value_t = DEFAULT_ROTATE)]
+    rotate_bytes: u64,
+    /// Stop following and subscribing instead; what is stored stays
+    #[arg(long, conflicts_with_all = ["stream", "from"])]
     stop: bool,
+}
+
+impl SubscribeArgs {
+    /// What is kept up of the streams; `None` when it is only their feed.
+    fn terms(&self) -> Result<Option<SubscriptionTerms>, CliError> {
+        if !self.auto_renew && !self.pull && self.out.is_none() {
+            return Ok(None);
+        }
+        let sink = match &self.out {
+            Some(dir) => Some(SinkTerms { dir: absolute(dir)?, rotate_bytes: self.rotate_bytes }),
+            None => None,
+        };
+        Ok(Some(SubscriptionTerms {
+            stream: String::new(),
+            renew: self.auto_renew,
+            live_seconds: u32::try_from(self.live.as_secs()).unwrap_or(u32::MAX),
+            max_price: self.max_price,
+            pull: self.pull || sink.is_some(),
+            sink,
+        }))
+    }
 }
 
 /// A feed in the list.
@@ -128,7 +181,11 @@ fn show_one(machine: Option<Did>, context: &Context) -> Result<(), CliError> {
     };
     let feed = feeds.swap_remove(at);
     context.output.document(&feed, |out| {
-        writeln!(out, "{} (incarnation {})\n", feed.machine, feed.incarnation)?;
+        writeln!(out, "{} (incarnation {})", feed.machine, feed.incarnation)?;
+        if let Some(followed) = &feed.followed {
+            writeln!(out, "followed since {}, streams from: {}", show::time(followed.since_ms), followed.from)?;
+        }
+        writeln!(out)?;
         let mut table = Table::new();
         table.row(["STREAM", "MODE", "ACCESS", "CHUNKS", "NEWEST", "TYPE"]);
         for stream in &feed.streams {
@@ -142,6 +199,13 @@ fn show_one(machine: Option<Did>, context: &Context) -> Result<(), CliError> {
             ]);
         }
         table.write(out)?;
+        for stream in feed.streams.iter().filter(|stream| stream.from_seq > 0) {
+            writeln!(
+                out,
+                "{} is followed from entry {} of its log on: what is before is not here, and nothing is proven of it.",
+                stream.name, stream.from_seq
+            )?;
+        }
         writeln!(out)?;
         super::dataset::table(&feed.datasets).write(out)
     })
@@ -178,7 +242,12 @@ pub(super) fn subscribe(args: &SubscribeArgs, context: &Context) -> Result<(), C
         let _: Empty = block_on(async { Ok(client.post("/v1/unsubscribe", &request).await?) })?;
         return context.output.document(&Empty {}, |out| writeln!(out, "No longer following; what is stored stays."));
     }
-    let request = SubscribeRequest { link: args.link.clone(), streams: args.stream.clone() };
+    let request = SubscribeRequest {
+        link: args.link.clone(),
+        streams: args.stream.clone(),
+        from: args.from.map(|from| from.to_string()),
+        live: args.terms()?,
+    };
     let followed: Following = block_on(async { Ok(client.post("/v1/subscribe", &request).await?) })?;
     context.output.document(&followed, |out| {
         let streams = match &followed.streams {
@@ -186,6 +255,17 @@ pub(super) fn subscribe(args: &SubscribeArgs, context: &Context) -> Result<(), C
             Some(names) => names.join(", "),
         };
         writeln!(out, "Following {}: {streams}; {} came.", followed.machine, entries(followed.entries))?;
+        if followed.from != "start" {
+            writeln!(
+                out,
+                "Streams are followed from {} on. Datasets from there on are proven as always; of what was before nothing is \
+                 known or claimed.",
+                followed.from
+            )?;
+        }
+        if request.live.is_some() {
+            return writeln!(out, "\nIts streams are kept up by themselves. See how they stand with `tributary status`.");
+        }
         writeln!(out, "\nNext: see what it offers with `tributary feed show {}`.", followed.machine)
     })
 }

@@ -7,11 +7,11 @@ use tokio_util::io::ReaderStream;
 
 use super::{
     CliError, Context, Exit, Table,
-    reach::{block_on, interruptible, told},
+    peaq_files::{FormatArg, PublishFlags, misplaced},
+    reach::{block_on, told},
     show,
 };
 use crate::control::{
-    Cancel,
     api::{BytesProgress, IngestProgress, IngestRequest, IngestResult, PublishRequest, Published},
     run_ingest, run_publish,
 };
@@ -42,10 +42,16 @@ pub struct IngestArgs {
 #[derive(Debug, clap::Args)]
 pub struct PublishArgs {
     /// The file; it becomes one dataset
-    file: PathBuf,
+    #[arg(required_unless_present = "dataset", requires = "stream")]
+    file: Option<PathBuf>,
     /// The stream, which has `mode: file`
-    #[arg(long, value_name = "NAME")]
-    stream: String,
+    #[arg(long, value_name = "NAME", requires = "file")]
+    stream: Option<String>,
+    /// Publish on the feed only, or also write a folder of files for peaq's tools
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: FormatArg,
+    #[command(flatten)]
+    peaq: PublishFlags,
 }
 
 pub(super) fn absolute(path: &std::path::Path) -> Result<PathBuf, CliError> {
@@ -75,29 +81,20 @@ pub(super) fn ingest(args: &IngestArgs, context: &Context) -> Result<(), CliErro
                 })
             })?
         }
-        None => {
-            let offline = context.offline()?;
-            let keys = context.keys(&offline.home)?;
-            let machine = offline.machine(&keys)?;
-            let cancel = Cancel::default();
-            let result = interruptible(&cancel, || {
-                let input = stdin.then(|| Box::new(io::stdin()) as Box<dyn io::Read + Send>);
-                let progress = |event: IngestProgress| bar.set_position(event.messages);
-                let streams = &offline.config.streams;
-                let result = run_ingest(&machine, streams, &request, input, &cancel, progress).map_err(told);
-                // Whatever was read is sealed and durable before the command ends.
-                let ended = machine.shutdown().map_err(told);
-                match result {
-                    // The summary names the streams that stopped, and why.
-                    Ok(result) if !result.summary.is_clean() => Ok(result),
-                    Ok(result) => ended.map(|()| result),
-                    Err(error) => Err(error),
-                }
-            });
-            drop(machine);
-            offline.close()?;
-            result?
-        }
+        None => context.offline_machine(|machine, offline, cancel| {
+            let input = stdin.then(|| Box::new(io::stdin()) as Box<dyn io::Read + Send>);
+            let progress = |event: IngestProgress| bar.set_position(event.messages);
+            let streams = &offline.config.streams;
+            let result = run_ingest(machine, streams, &request, input, cancel, progress).map_err(told);
+            // Whatever was read is sealed and durable before the command ends.
+            let ended = machine.shutdown().map_err(told);
+            match result {
+                // The summary names the streams that stopped, and why.
+                Ok(result) if !result.summary.is_clean() => Ok(result),
+                Ok(result) => ended.map(|()| result),
+                Err(error) => Err(error),
+            }
+        })?,
     };
     bar.finish_and_clear();
     context.output.document(&result, |out| {
@@ -153,7 +150,42 @@ fn lines(
 }
 
 pub(super) fn publish(args: &PublishArgs, context: &Context) -> Result<(), CliError> {
-    let request = PublishRequest { path: absolute(&args.file)?, stream: args.stream.clone() };
+    if let (FormatArg::Tributary, Some(flag)) = (args.format, args.peaq.given()) {
+        return Err(misplaced(flag, "--format peaq"));
+    }
+    let mut files = match args.format {
+        FormatArg::Tributary => None,
+        // Before anything is published: what cannot be written must not leave a dataset behind.
+        FormatArg::Peaq => Some(args.peaq.request(args.stream.as_deref(), context)?),
+    };
+    if let (Some(file), Some(stream)) = (&args.file, &args.stream) {
+        let published = publish_file(file, stream, context)?;
+        match &mut files {
+            Some(request) => request.dataset = published.dataset.to_string(),
+            None => {
+                return context.output.document(&published, |out| {
+                    let (bytes, chunks) = (show::bytes(published.bytes), show::some(published.chunks.into(), "chunk"));
+                    let (file, dataset) = (file.display(), published.dataset);
+                    writeln!(out, "Published {file} as dataset {dataset} ({bytes}, {chunks}).")
+                });
+            }
+        }
+    }
+    let Some(request) = files else { return Ok(()) };
+    super::peaq_files::publish(&request, context).map_err(|error| match (&args.file, &error.hint) {
+        // The dataset is sealed and stays; only the files are missing.
+        (Some(_), None) => {
+            let (dataset, out) = (&request.dataset, request.out.display());
+            error.hint(format!(
+                "write the files again with `tributary publish --dataset {dataset} --format peaq --out {out}`"
+            ))
+        }
+        _ => error,
+    })
+}
+
+fn publish_file(file: &std::path::Path, stream: &str, context: &Context) -> Result<Published, CliError> {
+    let request = PublishRequest { path: absolute(file)?, stream: stream.to_owned() };
     let length = std::fs::metadata(&request.path).ok().map(|metadata| metadata.len());
     let bar = context.output.progress_bytes("publishing", length);
     let result: Published = match context.running()? {
@@ -161,24 +193,11 @@ pub(super) fn publish(args: &PublishArgs, context: &Context) -> Result<(), CliEr
             let progress = |event: BytesProgress| bar.set_position(event.bytes);
             Ok(client.run("/v1/publish", &request, progress).await?)
         })?,
-        None => {
-            let offline = context.offline()?;
-            let keys = context.keys(&offline.home)?;
-            let machine = offline.machine(&keys)?;
-            let cancel = Cancel::default();
-            let result = interruptible(&cancel, || {
-                let progress = |event: BytesProgress| bar.set_position(event.bytes);
-                let result = run_publish(&machine, &request, &cancel, progress).map_err(told);
-                machine.shutdown().map_err(told).and(result)
-            });
-            drop(machine);
-            offline.close()?;
-            result?
-        }
+        None => context.with_machine(|machine, _, cancel| {
+            let progress = |event: BytesProgress| bar.set_position(event.bytes);
+            run_publish(machine, &request, cancel, progress).map_err(told)
+        })?,
     };
     bar.finish_and_clear();
-    context.output.document(&result, |out| {
-        let (bytes, chunks) = (show::bytes(result.bytes), show::some(result.chunks.into(), "chunk"));
-        writeln!(out, "Published {} as dataset {} ({bytes}, {chunks}).", args.file.display(), result.dataset)
-    })
+    Ok(result)
 }

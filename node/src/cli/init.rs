@@ -1,6 +1,6 @@
 //! `tributary init`: a home with keys and a configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -74,6 +74,16 @@ fn config_text(roles: &[RoleArg]) -> String {
     text
 }
 
+/// What to do with a new home.
+fn next(roles: &[RoleArg], config: &Path) -> String {
+    if roles.contains(&RoleArg::Machine) {
+        format!("Next: write your streams into {} and run `tributary config check`.", config.display())
+    } else {
+        "Next: start the node with `tributary run`, and follow a machine with `tributary subscribe LINK` in another terminal."
+            .to_owned()
+    }
+}
+
 #[derive(Serialize)]
 struct Report {
     home: PathBuf,
@@ -106,14 +116,12 @@ pub(super) fn run(args: &InitArgs, context: &Context) -> Result<(), CliError> {
         if here {
             writeln!(out, "\n{}", move_owner_key(&home))?;
         }
-        writeln!(out, "\nNext: write your streams into {} and run `tributary config check`.", report.config.display())
+        writeln!(out, "\n{}", next(&args.roles, &report.config))
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::config::{Config, Overrides};
 
@@ -124,6 +132,14 @@ mod tests {
             let config = Config::parse(&text, "config.yaml", Path::new(""), &Overrides::none()).expect("valid");
             assert_eq!(config.roles.len(), roles.len(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_next_step_is_one_of_the_role() {
+        let config = Path::new("config.yaml");
+        assert!(next(&[RoleArg::Buyer, RoleArg::Machine], config).contains("config.yaml"));
+        let buyer = next(&[RoleArg::Buyer], config);
+        assert!(buyer.contains("subscribe") && !buyer.contains("streams"), "{buyer}");
     }
 
     #[test]

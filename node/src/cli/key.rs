@@ -1,60 +1,69 @@
 //! `tributary key`: the keys of a home.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde::Serialize;
-use tributary_protocol::binding::SignedBinding;
 
-use super::{CliError, Context, Exit, Table, reach::told, show};
+use super::{CliError, Context, Table};
 use crate::{
-    home::{Home, MachineKeys, OwnerKey, PublicKeys},
-    machine::{rebind, stored_bindings, system_clock},
+    home::{Home, PublicKeys},
+    proposal::Change,
 };
+
+mod bind;
+mod sign;
 
 /// `tributary key`
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Show the public keys; needs no passphrase
     Show,
-    /// Make a new feed key and bind it with the owner's key; the node must not run
+    /// Make a new feed key and bind it; the node must not run
     Rotate {
-        /// The owner's key file [default: the one in this home, while it is still there]
-        #[arg(long, value_name = "FILE")]
-        owner_key: Option<PathBuf>,
+        #[command(flatten)]
+        owner: BindArgs,
     },
-    /// Bind the keys of this home anew with the owner's key: bindings last 90 days; the node must not run
+    /// Bind the keys of this home anew: bindings last 90 days
     Bind {
-        /// The owner's key file [default: the one in this home, while it is still there]
-        #[arg(long, value_name = "FILE")]
-        owner_key: Option<PathBuf>,
-        /// Begin a new incarnation: after a restore, or when the home was copied
+        #[command(flatten)]
+        owner: BindArgs,
+        /// Begin a new incarnation: after a restore, or when the home was copied; the node must not run
         #[arg(long)]
         incarnation: bool,
     },
+    /// On the owner's computer: show what a machine proposes, and sign it. Needs no home
+    Sign {
+        /// The file that `--prepare` wrote on the machine
+        proposal: PathBuf,
+        /// The owner's key file
+        #[arg(long, value_name = "FILE", required_unless_present = "show")]
+        owner_key: Option<PathBuf>,
+        /// The file to write [default: the proposal's name with .signed]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Only show it
+        #[arg(long, conflicts_with_all = ["owner_key", "out"])]
+        show: bool,
+    },
+    /// On the machine: put a proposal into force that the owner has signed
+    Apply {
+        /// The file that `key sign` wrote
+        proposal: PathBuf,
+    },
+    /// On the machine: give up the proposal that waits for the owner's signature
+    Cancel,
 }
 
-/// A new binding, as `--json` shows it.
-#[derive(Debug, Serialize)]
-struct BindingReport {
-    did: String,
-    serial: u64,
-    incarnation: u32,
-    feed_key: String,
-    expires_ms: u64,
-}
-
-impl BindingReport {
-    fn of(signed: &SignedBinding) -> Self {
-        let binding = signed.binding();
-        Self {
-            did: binding.did.to_string(),
-            serial: binding.serial,
-            incarnation: binding.incarnation,
-            feed_key: binding.feed_key.to_string(),
-            expires_ms: binding.expires_ms,
-        }
-    }
+/// Where the owner's signature comes from.
+#[derive(Debug, clap::Args)]
+pub struct BindArgs {
+    /// The owner's key file, here for this one command [default: the one in this home, while it is still there]
+    #[arg(long, value_name = "FILE", conflicts_with = "prepare")]
+    owner_key: Option<PathBuf>,
+    /// Write what the owner has to sign elsewhere, with `key sign`, into this file; `key apply` puts it into force
+    #[arg(long, value_name = "FILE")]
+    prepare: Option<PathBuf>,
 }
 
 /// The public keys of a home, as `--json` shows them.
@@ -121,8 +130,14 @@ pub(super) fn move_owner_key(home: &Home) -> String {
 
 pub(super) fn run(command: &KeyCommand, context: &Context) -> Result<(), CliError> {
     match command {
-        KeyCommand::Rotate { owner_key } => rotate(owner_key.as_deref(), context),
-        KeyCommand::Bind { owner_key, incarnation } => bind(owner_key.as_deref(), *incarnation, context),
+        KeyCommand::Rotate { owner } => bind::bind(Change::Rotate, owner, context),
+        KeyCommand::Bind { owner, incarnation: true } => bind::bind(Change::Incarnation, owner, context),
+        KeyCommand::Bind { owner, incarnation: false } => bind::bind(Change::Renew, owner, context),
+        KeyCommand::Sign { proposal, owner_key, out, show: _ } => {
+            sign::sign(proposal, owner_key.as_deref(), out.as_deref(), context)
+        }
+        KeyCommand::Apply { proposal } => bind::apply(proposal, context),
+        KeyCommand::Cancel => bind::cancel(context),
         KeyCommand::Show => {
             let home = context.home()?;
             let report = KeyReport::of(&home)?;
@@ -135,76 +150,4 @@ pub(super) fn run(command: &KeyCommand, context: &Context) -> Result<(), CliErro
             })
         }
     }
-}
-
-/// The owner's key, from the file or from the home.
-fn owner(home: &Home, file: Option<&std::path::Path>, context: &Context) -> Result<OwnerKey, CliError> {
-    let passphrase = context.passphrase()?;
-    let key = match file {
-        Some(file) => Some(Home::read_owner_key(file, passphrase.as_ref())?),
-        None => home.owner_key(passphrase.as_ref())?,
-    };
-    let key = key.ok_or_else(|| {
-        CliError::new(Exit::NotFound, "the owner's key is needed, and it is not on this machine")
-            .hint("bring the file here for this command and give it with --owner-key FILE")
-    })?;
-    let (given, named) = (key.public(), home.owner()?);
-    if given.address != named.address {
-        return Err(CliError::new(Exit::Failed, "this is not the key of this machine's owner")
-            .cause(format!("it is that of {}, and the owner is {}", given.address, named.address))
-            .hint("give the file that `tributary init` made for this home, or that of the --owner it was given"));
-    }
-    Ok(key)
-}
-
-fn rotate(owner_key: Option<&std::path::Path>, context: &Context) -> Result<(), CliError> {
-    context.stopped("keys cannot be rotated")?;
-    let offline = context.offline()?;
-    let home = &offline.home;
-    let owner = owner(home, owner_key, context)?;
-    let keys = context.keys(home)?;
-    let staged = home.stage_feed_key(context.passphrase()?.as_ref(), &mut rand::rng())?;
-    let bindings = stored_bindings(&offline.store, &keys.identity.did()).map_err(told)?;
-    // A rotation that broke off after its binding became durable only has to move the key into place.
-    let bound = bindings.into_iter().next_back().filter(|signed| signed.binding().feed_key == staged.public());
-    let signed = match bound {
-        Some(signed) => signed,
-        None => {
-            let next = MachineKeys { feed: Arc::new(staged), ..keys };
-            rebind(home, &next, &offline.store, &owner.identity, false, system_clock()()).map_err(told)?
-        }
-    };
-    home.promote_feed_key()?;
-    offline.close()?;
-    bound_report(&signed, "The feed key is a new one; the old one is gone.", context)
-}
-
-fn bind(owner_key: Option<&std::path::Path>, incarnation: bool, context: &Context) -> Result<(), CliError> {
-    context.stopped("keys cannot be bound")?;
-    let offline = context.offline()?;
-    let owner = owner(&offline.home, owner_key, context)?;
-    let keys = context.keys(&offline.home)?;
-    let now_ms = system_clock()();
-    let signed = rebind(&offline.home, &keys, &offline.store, &owner.identity, incarnation, now_ms).map_err(told)?;
-    offline.close()?;
-    let what = if incarnation {
-        "A new incarnation begins with the next start of the node."
-    } else {
-        "The keys are bound anew."
-    };
-    bound_report(&signed, what, context)
-}
-
-fn bound_report(signed: &SignedBinding, what: &str, context: &Context) -> Result<(), CliError> {
-    let report = BindingReport::of(signed);
-    context.output.document(&report, |out| {
-        writeln!(out, "{what}\n")?;
-        let mut table = Table::new();
-        table
-            .row(["binding", &report.serial.to_string()])
-            .row(["incarnation", &report.incarnation.to_string()])
-            .row(["feed key", &report.feed_key])
-            .row(["good until", &show::time(report.expires_ms)]);
-        table.write(out)
-    })
 }

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use tributary_protocol::ids::Did;
 
 use super::{
-    CliError, Context, Exit, Table,
+    CliError, Context, Exit,
     ingest::absolute,
+    peaq_files::{ReadFlags, is_directory, misplaced},
     reach::{block_on, told},
     selection::SelectionArgs,
     show,
@@ -15,8 +17,8 @@ use crate::{
     control::{
         Target,
         api::{
-            ExportFormat, ExportRequest, ExportResult, PullProgress, PullReport, PullRequest, Report, Stage, StepState,
-            Verdict, VerifyRequest,
+            ExportFormat, ExportRequest, ExportResult, PullProgress, PullReport, PullRequest, Report, Stage, Verdict,
+            VerifyRequest,
         },
         export_all, verify_dataset,
     },
@@ -33,21 +35,32 @@ pub struct PullArgs {
 /// `tributary verify`
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// The dataset, by its id or at least 6 digits of it
+    /// The dataset, by its id or at least 6 digits of it; or a folder that `tributary publish --format peaq` or `peaqos stream
+    /// publish` made
+    #[arg(value_name = "DATASET|DIR")]
     dataset: String,
+    /// The machine that a folder must be of
+    #[arg(long, value_name = "DID", help_heading = "For a folder of peaq's files")]
+    machine: Option<Did>,
+    #[command(flatten)]
+    files: ReadFlags,
 }
 
 /// `tributary export`
 #[derive(Debug, clap::Args)]
 pub struct ExportArgs {
+    /// A folder that `tributary publish --format peaq` or `peaqos stream publish` made, instead of datasets
+    dir: Option<PathBuf>,
     #[command(flatten)]
     selection: SelectionArgs,
     /// What to write [default: ndjson and mcap for packages, file for files]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "FORMAT")]
     format: Vec<FormatArg>,
-    /// The folder to write into; made if it is not there
-    #[arg(long, value_name = "DIR")]
+    /// The folder to write into, made if it is not there; for a folder of peaq's files the file to write
+    #[arg(long, value_name = "PATH", visible_alias = "output")]
     out: PathBuf,
+    #[command(flatten)]
+    files: ReadFlags,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -97,11 +110,20 @@ pub(super) fn pull(args: &PullArgs, context: &Context) -> Result<(), CliError> {
                 show::some(report.not_granted, "chunk")
             )?;
         }
+        if !report.complete {
+            writeln!(out, "The machine is still writing: this is what was announced so far. Pull again for the rest.")?;
+        }
         writeln!(out, "\nNext: check them with `tributary verify`, write them into files with `tributary export`.")
     })
 }
 
 pub(super) fn verify(args: &VerifyArgs, context: &Context) -> Result<(), CliError> {
+    if is_directory(&args.dataset) {
+        return super::peaq_files::verify(std::path::Path::new(&args.dataset), &args.files, args.machine, context);
+    }
+    if let Some(flag) = args.files.given().or(args.machine.map(|_| "--machine")) {
+        return Err(misplaced(flag, "a folder of peaq's files"));
+    }
     let report: Report = match context.running()? {
         Some(client) => block_on(async {
             let request = VerifyRequest { dataset: args.dataset.clone() };
@@ -119,17 +141,7 @@ pub(super) fn verify(args: &VerifyArgs, context: &Context) -> Result<(), CliErro
         }
     };
     context.output.document(&report, |out| {
-        let mut table = Table::new();
-        for step in &report.steps {
-            let state = match step.state {
-                StepState::Passed => "ok",
-                StepState::Partial => "partly",
-                StepState::Skipped => "skipped",
-                StepState::Failed => "FAILED",
-            };
-            table.row([step.name.as_str(), state, &step.detail]);
-        }
-        table.write(out)?;
+        show::steps(&report.steps).write(out)?;
         let (opened, held, chunks) = (report.chunks_opened, report.chunks_held, report.chunks);
         writeln!(
             out,
@@ -140,7 +152,15 @@ pub(super) fn verify(args: &VerifyArgs, context: &Context) -> Result<(), CliErro
             show::some(report.packages_verified, "package")
         )?;
         match report.verdict {
-            Verdict::Proven => writeln!(out, "PROVEN: dataset {} is what {} signed.", report.dataset, report.did),
+            Verdict::Proven if report.complete => {
+                writeln!(out, "PROVEN: dataset {} is what {} signed.", report.dataset, report.did)
+            }
+            Verdict::Proven => writeln!(
+                out,
+                "PROVEN SO FAR: what is here of dataset {} is what {} signed. The machine is still writing it: how much there \
+                 will be is not known.",
+                report.dataset, report.did
+            ),
             Verdict::Consistent => writeln!(out, "CONSISTENT, origin not proven: nothing links it to {}.", report.did),
             Verdict::Broken => writeln!(out, "BROKEN: {}", report.first_failure.as_deref().unwrap_or("see above")),
         }
@@ -160,6 +180,18 @@ pub(super) fn verify(args: &VerifyArgs, context: &Context) -> Result<(), CliErro
 }
 
 pub(super) fn export(args: &ExportArgs, context: &Context) -> Result<(), CliError> {
+    if let Some(dir) = &args.dir {
+        let selection = SelectionArgs { machine: None, ..args.selection.clone() };
+        let datasets = (!selection.dataset.is_empty()).then_some("--dataset");
+        let format = (!args.format.is_empty()).then_some("--format");
+        if let Some(flag) = datasets.or(selection.beyond_datasets()).or(format) {
+            return Err(misplaced(flag, "an export of datasets"));
+        }
+        return super::peaq_files::export(dir, &args.files, args.selection.machine, &args.out, context);
+    }
+    if let Some(flag) = args.files.given() {
+        return Err(misplaced(flag, "a folder of peaq's files"));
+    }
     let request = ExportRequest {
         selection: args.selection.request(system_clock()())?,
         formats: args.format.iter().copied().map(ExportFormat::from).collect(),
@@ -186,7 +218,22 @@ pub(super) fn export(args: &ExportArgs, context: &Context) -> Result<(), CliErro
         let (packages, size) = (show::some(result.report.packages, "package"), show::bytes(result.report.bytes));
         writeln!(out, "{}: {packages}, {size}", show::some(result.datasets.len() as u64, "dataset"))?;
         for file in &result.report.files {
-            writeln!(out, "  {} ({})", file.path.display(), show::bytes(file.bytes))?;
+            write!(out, "  {} ({})", file.path.display(), show::bytes(file.bytes))?;
+            match file.format {
+                ExportFormat::Mcap => writeln!(out, ": {}", show::channels(&result.report.channels))?,
+                _ => writeln!(out)?,
+            }
+        }
+        for channel in &result.report.channels {
+            if let Some(reason) = &channel.reason {
+                writeln!(out, "  {} is JSON: {reason}", channel.topic)?;
+            }
+        }
+        if !result.report.complete {
+            writeln!(
+                out,
+                "\nThe machine is still writing a dataset: this is what was here of it. Export again for the rest."
+            )?;
         }
         Ok(())
     })

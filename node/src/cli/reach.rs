@@ -9,7 +9,7 @@ use super::{CliError, Context, Exit};
 use crate::{
     config::Config,
     control::{
-        ClientError, ControlClient,
+        Cancel, ClientError, ControlClient,
         api::{Code, Problem},
     },
     home::{Home, HomeLock, MachineKeys},
@@ -83,6 +83,7 @@ impl Offline {
             keys,
             store: self.store.clone(),
             streams: &self.config.streams,
+            forget_epochs: self.config.forget_epochs,
             announcer: Arc::new(Silent),
             clock: system_clock(),
         })
@@ -136,6 +137,33 @@ impl Context {
         Ok(Offline { home, config, store, _lock: lock })
     }
 
+    /// Runs blocking work on the selling side of a home without a node; Ctrl-C and SIGTERM end it early, and in order. The work
+    /// shuts the machine down itself, or leaves that to [`Context::with_machine`].
+    pub(super) fn offline_machine<T: Send>(
+        &self,
+        work: impl FnOnce(&Machine, &Offline, &Cancel) -> Result<T, CliError> + Send,
+    ) -> Result<T, CliError> {
+        let offline = self.offline()?;
+        let keys = self.keys(&offline.home)?;
+        let machine = offline.machine(&keys)?;
+        let cancel = Cancel::default();
+        let result = interruptible(&cancel, || work(&machine, &offline, &cancel));
+        drop(machine);
+        offline.close()?;
+        result
+    }
+
+    /// As [`Context::offline_machine`]; whatever the work sealed is durable before the command ends.
+    pub(super) fn with_machine<T: Send>(
+        &self,
+        work: impl FnOnce(&Machine, &Offline, &Cancel) -> Result<T, CliError> + Send,
+    ) -> Result<T, CliError> {
+        self.offline_machine(|machine, offline, cancel| {
+            let result = work(machine, offline, cancel);
+            machine.shutdown().map_err(told).and(result)
+        })
+    }
+
     /// The home's secret keys.
     pub(super) fn keys(&self, home: &Home) -> Result<MachineKeys, CliError> {
         Ok(home.keys(self.passphrase()?.as_ref())?)
@@ -144,7 +172,7 @@ impl Context {
 
 /// Runs blocking work that Ctrl-C and SIGTERM end early, and in order.
 pub(super) fn interruptible<T: Send>(
-    cancel: &crate::control::Cancel,
+    cancel: &Cancel,
     work: impl FnOnce() -> Result<T, CliError> + Send,
 ) -> Result<T, CliError> {
     let (done, mut ended) = tokio::sync::oneshot::channel();

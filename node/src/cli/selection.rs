@@ -53,6 +53,20 @@ fn millis(duration: Duration) -> u64 {
 }
 
 impl SelectionArgs {
+    /// The first flag that is about more than datasets.
+    pub(super) fn beyond_datasets(&self) -> Option<&'static str> {
+        [
+            (self.machine.is_some(), "--machine"),
+            (!self.stream.is_empty(), "--stream"),
+            (self.last.is_some(), "--last"),
+            (self.from.is_some(), "--from"),
+            (self.to.is_some(), "--to"),
+            (self.live.is_some(), "--live"),
+        ]
+        .into_iter()
+        .find_map(|(given, name)| given.then_some(name))
+    }
+
     /// The selection, `now_ms` being now.
     pub(super) fn request(&self, now_ms: u64) -> Result<SelectionRequest, CliError> {
         if self.dataset.is_empty() && self.stream.is_empty() {

@@ -2,6 +2,12 @@
 
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use super::Table;
+use crate::{
+    control::api::{Step, StepState},
+    export::{ChannelEncoding, McapChannel},
+};
+
 /// A time in ms since 1970, to the second, UTC.
 pub(super) fn time(ms: u64) -> String {
     let seconds = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
@@ -31,6 +37,33 @@ pub(super) fn some(number: u64, what: &str) -> String {
     format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
+/// Which channels of an MCAP file are as recorded: "4 topics as recorded (CDR), 2 as JSON: /battery, /fix".
+pub(super) fn channels(channels: &[McapChannel]) -> String {
+    let (cdr, json): (Vec<_>, Vec<_>) = channels.iter().partition(|channel| channel.encoding == ChannelEncoding::Cdr);
+    let recorded = format!("{} as recorded (CDR)", some(cdr.len() as u64, "topic"));
+    let names: Vec<&str> = json.iter().map(|channel| channel.topic.as_str()).collect();
+    match (cdr.len(), json.len()) {
+        (_, 0) => recorded,
+        (0, n) => format!("{} as JSON: {}", some(n as u64, "topic"), names.join(", ")),
+        (_, n) => format!("{recorded}, {n} as JSON: {}", names.join(", ")),
+    }
+}
+
+/// The steps of a verification, a row each.
+pub(super) fn steps(steps: &[Step]) -> Table {
+    let mut table = Table::new();
+    for step in steps {
+        let state = match step.state {
+            StepState::Passed => "ok",
+            StepState::Partial => "partly",
+            StepState::Skipped => "skipped",
+            StepState::Failed => "FAILED",
+        };
+        table.row([step.name.as_str(), state, &step.detail]);
+    }
+    table
+}
+
 /// The start of an id, long enough to name it.
 pub(super) fn short(id: &impl ToString) -> String {
     id.to_string().chars().take(12).collect()
@@ -46,6 +79,17 @@ mod tests {
         assert_eq!(time(u64::MAX), format!("{} ms", u64::MAX));
         assert_eq!(bytes(256 << 10), "256.00 KiB");
         assert_eq!((some(1, "chunk"), some(1200, "chunk")), ("1 chunk".to_owned(), "1,200 chunks".to_owned()));
+        let channel = |topic: &str, encoding| McapChannel {
+            topic: topic.to_owned(),
+            message_type: String::new(),
+            encoding,
+            reason: None,
+        };
+        let all = ["/a", "/b"].map(|topic| channel(topic, ChannelEncoding::Json));
+        assert_eq!(channels(&all), "2 topics as JSON: /a, /b");
+        let all = [channel("/a", ChannelEncoding::Cdr), channel("/b", ChannelEncoding::Json)];
+        assert_eq!(channels(&all), "1 topic as recorded (CDR), 1 as JSON: /b");
+        assert_eq!(channels(&all[..1]), "1 topic as recorded (CDR)");
         assert_eq!((age(12), age(61_500)), ("12ms".to_owned(), "1m1s".to_owned()));
     }
 }

@@ -1,11 +1,32 @@
 //! `tributary status` and `tributary peers`: how the node stands.
 
 use super::{CliError, Context, Table, reach::block_on, show};
-use crate::control::api::NodeStatus;
+use crate::{
+    control::api::NodeStatus,
+    service::status::{InboundStatus, SubscriptionState},
+};
 
 fn ask(context: &Context) -> Result<NodeStatus, CliError> {
     let client = context.node()?;
     block_on(async { Ok(client.get("/v1/status").await?) })
+}
+
+/// "3 connections, 1 in the handshake, 12 refused: more than 8 in the handshake or 32 connections from one address".
+fn inbound(inbound: &InboundStatus) -> String {
+    let InboundStatus { established, handshakes, refused_per_address, .. } = inbound;
+    let mut text = show::some(*established, "connection");
+    if *handshakes > 0 {
+        text.push_str(&format!(", {} in the handshake", show::count(*handshakes)));
+    }
+    if *refused_per_address > 0 {
+        let InboundStatus { connections_per_address, handshakes_per_address, .. } = inbound;
+        text.push_str(&format!(
+            ", {} refused: more than {handshakes_per_address} in the handshake or {connections_per_address} connections \
+             from one address",
+            show::count(*refused_per_address)
+        ));
+    }
+    text
 }
 
 pub(super) fn status(context: &Context) -> Result<(), CliError> {
@@ -17,6 +38,7 @@ pub(super) fn status(context: &Context) -> Result<(), CliError> {
             .row(["roles", &status.roles.join(", ")])
             .row(["running for", &show::age(status.uptime_s.saturating_mul(1000))])
             .row(["peers", &status.peers.len().to_string()])
+            .row(["inbound", &inbound(&status.inbound)])
             .row(["version", &status.version]);
         if let Some(incarnation) = status.incarnation {
             table.row(["incarnation", &incarnation.to_string()]);
@@ -54,15 +76,17 @@ pub(super) fn status(context: &Context) -> Result<(), CliError> {
         if !status.followed.is_empty() {
             writeln!(out, "\nFollowing:")?;
             let mut table = Table::new();
-            table.row(["MACHINE", "LOGS", "ENTRIES", "BEHIND", "HEAD"]);
+            table.row(["MACHINE", "FROM", "LOGS", "ENTRIES", "BEHIND", "HEAD"]);
             for feed in &status.followed {
-                let entries: u64 = feed.logs.iter().map(|log| log.entries).sum();
+                let entries: u64 = feed.logs.iter().map(|log| log.entries.saturating_sub(log.first)).sum();
                 let behind: u64 =
                     feed.logs.iter().map(|log| log.announced.unwrap_or(log.entries).saturating_sub(log.entries)).sum();
                 // The oldest one: a single log that stands still is what somebody would hide.
                 let head = feed.logs.iter().filter_map(|log| log.head_age_s).max();
                 table.row([
                     feed.did.to_string(),
+                    // A dataset's id is long, and its beginning enough to know it by.
+                    feed.from.chars().take("dataset:".len() + 12).collect(),
                     feed.logs.len().to_string(),
                     show::count(entries),
                     show::count(behind),
@@ -74,11 +98,41 @@ pub(super) fn status(context: &Context) -> Result<(), CliError> {
             }
             table.write(out)?;
         }
+        if !status.subscriptions.is_empty() {
+            writeln!(out, "\nSubscriptions:")?;
+            let mut table = Table::new();
+            table.row(["STREAM", "MACHINE", "STATE", "KEYS UNTIL", "CHUNKS", "PACKAGES", "BEHIND", "LEFT OUT", "FILE"]);
+            for subscription in &status.subscriptions {
+                table.row([
+                    subscription.stream.clone(),
+                    subscription.machine.to_string(),
+                    state(subscription.state).to_owned(),
+                    subscription.until_ms.map_or_else(|| "-".to_owned(), show::time),
+                    show::count(subscription.chunks),
+                    show::count(subscription.packages),
+                    show::count(subscription.behind),
+                    show::count(subscription.skipped),
+                    subscription.file.as_ref().map_or_else(|| "-".to_owned(), |file| file.display().to_string()),
+                ]);
+            }
+            table.write(out)?;
+        }
         for warning in &status.warnings {
             writeln!(out, "\nwarning: {}", warning.message)?;
         }
         Ok(())
     })
+}
+
+fn state(state: SubscriptionState) -> &'static str {
+    match state {
+        SubscriptionState::Starting => "starting",
+        SubscriptionState::Live => "live",
+        SubscriptionState::Waiting => "waits for the operator",
+        SubscriptionState::Failing => "FAILING",
+        SubscriptionState::Ended => "ENDED",
+        SubscriptionState::Passive => "without renewal",
+    }
 }
 
 pub(super) fn peers(context: &Context) -> Result<(), CliError> {

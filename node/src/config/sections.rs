@@ -1,6 +1,9 @@
 //! The sections about the node itself: network, store, control, and what a buyer follows.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 use tributary_protocol::ids::Did;
@@ -11,6 +14,7 @@ use super::{
     resolve,
     stream::{Retention, retention},
 };
+use crate::buyer::{JoinPoint, SinkTerms, SubscriptionTerms};
 
 const ADDRESS: &str = "a multiaddr such as /ip4/0.0.0.0/tcp/4600 or /ip4/0.0.0.0/udp/4600/quic-v1";
 const PEER: &str = "a multiaddr that ends in the peer's id, such as /ip4/192.0.2.7/tcp/4600/p2p/12D3Koo…";
@@ -37,6 +41,14 @@ pub struct Limits {
     pub connections: u32,
     /// Established connections with one peer, 1 to 64.
     pub connections_per_peer: u32,
+    /// Inbound connections of one IPv4 address or IPv6 /64, 1 to 65536.
+    pub connections_per_address: u32,
+    /// Of these, ones that have not finished the handshake, 1 to 1024.
+    pub handshakes_per_address: u32,
+    /// As `connections_per_address`, for one loopback address, 1 to 65536.
+    pub connections_per_loopback_address: u32,
+    /// As `handshakes_per_address`, for one loopback address, 1 to 1024.
+    pub handshakes_per_loopback_address: u32,
     /// Pulls served at once, in total, 1 to 4096.
     pub pulls: u32,
     /// Pulls served at once to one peer, 1 to 256.
@@ -76,6 +88,8 @@ pub struct Follow {
     pub addresses: Vec<Multiaddr>,
     /// Which of its streams.
     pub streams: FollowStreams,
+    /// From where they are followed.
+    pub from: JoinPoint,
 }
 
 /// Which streams of a machine.
@@ -85,6 +99,22 @@ pub enum FollowStreams {
     All,
     /// These, by public name or stream id; an empty list follows only what is announced about streams.
     Named(Vec<String>),
+}
+
+/// What a buyer keeps up by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BuyerConfig {
+    /// Streams whose copy grows by itself.
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// Live subscriptions to streams of one machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    /// The machine; it is in `follow`.
+    pub machine: Did,
+    /// What is done with each of its streams.
+    pub streams: Vec<SubscriptionTerms>,
 }
 
 fn defaults<'a>(field: Option<Field<'a>>) -> Result<Option<Section<'a>>, ConfigError> {
@@ -139,9 +169,15 @@ const MAX_RATE: u64 = 1 << 40;
 fn limits(field: Option<Field<'_>>) -> Result<Limits, ConfigError> {
     let section = defaults(field)?;
     let rate = |f: &Field<'_>| f.or_none(|f| f.bytes(MIN_RATE..=MAX_RATE));
+    let many = |f: &Field<'_>| f.integer32(1..=65_536);
+    let few = |f: &Field<'_>| f.integer32(1..=1_024);
     let out = Limits {
         connections: read!(section, "connections", 256, |f: &Field<'_>| f.integer32(1..=65_536)),
         connections_per_peer: read!(section, "connections_per_peer", 4, |f: &Field<'_>| f.integer32(1..=64)),
+        connections_per_address: read!(section, "connections_per_address", 32, many),
+        handshakes_per_address: read!(section, "handshakes_per_address", 8, few),
+        connections_per_loopback_address: read!(section, "connections_per_loopback_address", 256, many),
+        handshakes_per_loopback_address: read!(section, "handshakes_per_loopback_address", 256, few),
         pulls: read!(section, "pulls", 64, |f: &Field<'_>| f.integer32(1..=4_096)),
         pulls_per_peer: read!(section, "pulls_per_peer", 8, |f: &Field<'_>| f.integer32(1..=256)),
         pull_bytes_per_second: read!(section, "pull_bytes_per_second", None, rate),
@@ -216,7 +252,108 @@ pub(super) fn follow(field: Option<&Field<'_>>) -> Result<Vec<Follow>, ConfigErr
                 name.text("a stream's public name or id").map(str::to_owned)
             })?),
         };
+        let from = match section.get("from") {
+            None => JoinPoint::Start,
+            Some(f) => f.parse("start, now, or dataset: and the 64 hex digits of a closed dataset")?,
+        };
         section.finish()?;
-        Ok(Follow { machine, addresses, streams })
+        Ok(Follow { machine, addresses, streams, from })
     })
+}
+
+const SUBSCRIPTIONS: &str = "a list of subscriptions, each with `machine: did:peaq:0x…` and `streams: […]`";
+/// Streams of one subscription; a machine has at most 150.
+const MAX_SUBSCRIBED: usize = 150;
+/// The shortest file worth a name of its own, and the longest that others can still handle.
+const ROTATE: std::ops::RangeInclusive<u64> = 4 << 10..=64 << 30;
+/// See `buyer.subscriptions[].export.rotate`.
+pub(crate) const DEFAULT_ROTATE: u64 = 64 << 20;
+/// See `buyer.subscriptions[].live`.
+pub(crate) const DEFAULT_LIVE: Duration = Duration::from_secs(15 * 60);
+const MAX_LIVE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+pub(super) fn buyer(field: Option<&Field<'_>>, follow: &[Follow], base: &Path) -> Result<BuyerConfig, ConfigError> {
+    let Some(field) = field else { return Ok(BuyerConfig::default()) };
+    let section = field.section()?;
+    let mut seen = std::collections::BTreeSet::new();
+    let subscriptions = match section.get("subscriptions") {
+        None => Vec::new(),
+        Some(list) => list.list(MAX_FOLLOWED, SUBSCRIPTIONS, |item| {
+            let found = subscription(&item, follow, base)?;
+            for terms in &found.streams {
+                if !seen.insert((found.machine, terms.stream.clone())) {
+                    return Err(item.conflict("subscribes to a stream that another entry subscribes to"));
+                }
+            }
+            Ok(found)
+        })?,
+    };
+    section.finish()?;
+    Ok(BuyerConfig { subscriptions })
+}
+
+fn subscription(item: &Field<'_>, follow: &[Follow], base: &Path) -> Result<Subscription, ConfigError> {
+    let section = item.section()?;
+    let did = section.need("machine", "the machine's did:peaq:0x…")?;
+    let machine = did.parse::<Did>("did:peaq:0x and 40 lower-case hex digits")?;
+    let Some(followed) = follow.iter().find(|follow| follow.machine == machine) else {
+        return Err(did.conflict("is not followed; add it to `follow`"));
+    };
+    const STREAMS: &str = "a list of at least one stream, by public name";
+    let streams = section.need("streams", STREAMS)?;
+    let names = streams.list(MAX_SUBSCRIBED, STREAMS, |name| {
+        let text = name.text("a stream's public name")?;
+        match &followed.streams {
+            FollowStreams::Named(names) if !names.iter().any(|known| known == text) => {
+                Err(name.conflict("is not followed; add it to the machine's `streams` in `follow`"))
+            }
+            _ => Ok(text.to_owned()),
+        }
+    })?;
+    if names.is_empty() {
+        return Err(streams.wrong(STREAMS));
+    }
+    let truth = |field: Option<Field<'_>>| match field {
+        None => Ok(true),
+        Some(field) => field.one_of(&[("true", true), ("false", false)]),
+    };
+    let renew = truth(section.get("renew"))?;
+    let live = match section.get("live") {
+        None => DEFAULT_LIVE,
+        Some(field) => field.duration(Duration::from_secs(1)..=MAX_LIVE)?,
+    };
+    let max_price = match section.get("max_price") {
+        None => 0,
+        Some(field) => field.parse::<u128>("a whole number, in the smallest units of the machine's token")?,
+    };
+    let pull = section.get("pull");
+    let pulls = truth(pull.clone())?;
+    let sink = section.get("export").map(|field| sink(&field, base)).transpose()?;
+    section.finish()?;
+    if let Some(pull) = pull
+        && !pulls
+        && (sink.is_some() || !renew)
+    {
+        return Err(pull.conflict("leaves nothing to export or to do; pull, or leave out the subscription"));
+    }
+    let terms = |stream: String| SubscriptionTerms {
+        stream,
+        renew,
+        live_seconds: u32::try_from(live.as_secs()).unwrap_or(u32::MAX),
+        max_price,
+        pull: pulls,
+        sink: sink.clone(),
+    };
+    Ok(Subscription { machine, streams: names.into_iter().map(terms).collect() })
+}
+
+fn sink(field: &Field<'_>, base: &Path) -> Result<SinkTerms, ConfigError> {
+    let section = field.section()?;
+    let dir = resolve(base, section.need("dir", "a folder")?.text("a folder")?);
+    let rotate_bytes = match section.get("rotate") {
+        None => DEFAULT_ROTATE,
+        Some(field) => field.bytes(ROTATE)?,
+    };
+    section.finish()?;
+    Ok(SinkTerms { dir, rotate_bytes })
 }

@@ -133,6 +133,8 @@ pub struct Access {
     pub policy: Policy,
     /// The longest range into the future that one grant covers: keys once granted cannot be taken back. 1 min to 7 d.
     pub live: Duration,
+    /// The program that tells the operator about a request that waits, with its arguments; empty is none. Its path is absolute.
+    pub hook: Vec<String>,
 }
 
 /// How a request is decided.
@@ -174,7 +176,7 @@ impl Defaults {
             queue: QueueConfig { messages: 1_024, overflow: Overflow::Pause },
             compression: Compression::None,
             // Nothing is given away because a line was forgotten.
-            access: Access { policy: Policy::Manual, live: Duration::from_secs(3_600) },
+            access: Access { policy: Policy::Manual, live: Duration::from_secs(3_600), hook: Vec::new() },
             retention: Retention::default(),
         }
     }
@@ -264,6 +266,22 @@ enum PolicyWord {
 }
 
 const MAX_BUYERS: usize = 10_000;
+/// Words of a hook, the program included.
+const MAX_WORDS: usize = 32;
+
+/// A program and its arguments, one word each: no shell takes them apart.
+fn hook(field: &Field<'_>) -> Result<Vec<String>, ConfigError> {
+    const FORM: &str = "a list: the absolute path of a program, then its arguments";
+    let words = field.list(MAX_WORDS, FORM, |word| {
+        let text = word.text("a word of the command")?;
+        let fits = text.len() <= 4096 && !text.contains('\0');
+        if fits { Ok(text.to_owned()) } else { Err(word.wrong("a word of at most 4096 bytes, without NUL")) }
+    })?;
+    match words.first() {
+        Some(program) if Path::new(program).is_absolute() => Ok(words),
+        _ => Err(field.wrong(FORM)),
+    }
+}
 
 fn access(field: &Field<'_>, default: &Access) -> Result<Access, ConfigError> {
     let (section, mut out) = (field.section()?, default.clone());
@@ -307,6 +325,9 @@ fn access(field: &Field<'_>, default: &Access) -> Result<Access, ConfigError> {
     };
     if let Some(f) = section.get("live") {
         out.live = f.duration(SECOND * 60..=DAY * 7)?;
+    }
+    if let Some(f) = section.get("hook") {
+        out.hook = f.or_none(hook)?.unwrap_or_default();
     }
     section.finish()?;
     Ok(out)

@@ -5,6 +5,7 @@ use std::{ffi::OsString, path::Path, time::Duration};
 use proptest::prelude::*;
 
 use super::{reader::trace, *};
+use crate::buyer::JoinPoint;
 
 const EXAMPLE: &str = include_str!("../../../examples/tributary.yaml");
 const BUYER: &str = include_str!("../../../examples/buyer.yaml");
@@ -72,6 +73,46 @@ fn the_buyers_example_is_valid() {
     let config = parse(BUYER).expect("valid");
     assert_eq!(config.roles, [Role::Buyer]);
     assert!(config.network.listen.is_empty());
+    // What is not said: renewed and pulled, a quarter of an hour at a time, and nothing is paid.
+    let [subscription] = config.buyer.subscriptions.as_slice() else { panic!("one subscription") };
+    assert_eq!(subscription.machine, config.follow[0].machine);
+    let [terms] = subscription.streams.as_slice() else { panic!("one stream") };
+    assert_eq!((terms.stream.as_str(), terms.renew, terms.pull), ("position", true, true));
+    assert_eq!((terms.live_seconds, terms.max_price), (900, 0));
+    let sink = terms.sink.clone().expect("files");
+    assert_eq!((sink.dir, sink.rotate_bytes), ("/base/data".into(), 64 << 20));
+    assert_eq!(config.follow[0].from, JoinPoint::Start);
+}
+
+#[test]
+fn a_subscription_that_could_not_work_is_refused() {
+    const DID: &str = "did:peaq:0x27b1fdb04752bbc536007a920d24acb045561c26";
+    let text = |follow: &str, subscription: &str| {
+        format!(
+            "roles: [buyer]\nfollow:\n  - {{machine: '{DID}'{follow}}}\nbuyer:\n  subscriptions:\n    - {{machine: '{DID}', {subscription}}}\n"
+        )
+    };
+    assert!(parse(&text("", "streams: [a, b]")).is_ok());
+    assert!(parse(&text(", from: now", "streams: [a], max_price: 340282366920938463463374607431768211455")).is_ok());
+    for (follow, subscription, expected) in [
+        (", streams: [b]", "streams: [a]", "`buyer.subscriptions[0].streams[0]` is not followed"),
+        ("", "streams: []", "a list of at least one stream"),
+        ("", "live: 1h", "`buyer.subscriptions[0].streams` is missing"),
+        ("", "streams: [a], live: 10ms", "from 1s to 7d"),
+        ("", "streams: [a], max_price: -1", "a whole number, in the smallest units"),
+        ("", "streams: [a], pull: false, export: {dir: x}", "`buyer.subscriptions[0].pull` leaves nothing to export"),
+        ("", "streams: [a], pull: false, renew: false", "`buyer.subscriptions[0].pull` leaves nothing"),
+        ("", "streams: [a], export: {dir: x, rotate: 1KiB}", "from 4KiB to 64GiB"),
+        ("", "streams: [a], export: {}", "`buyer.subscriptions[0].export.dir` is missing"),
+        ("", "streams: [a, a]", "another entry subscribes to"),
+        (", from: yesterday", "streams: [a]", "expected start, now, or dataset:"),
+    ] {
+        let message = error(&text(follow, subscription));
+        assert!(message.contains(expected), "{subscription}: {message}");
+    }
+    let other = text("", "streams: [a]").replacen("27b1", "27b2", 1);
+    let message = error(&other);
+    assert!(message.contains("`buyer.subscriptions[0].machine` is not followed"), "{message}");
 }
 
 #[test]
@@ -132,6 +173,9 @@ fn a_stream_that_would_leak_or_not_work_is_refused() {
         ("  - {topic: /a, mode: raw, access: {policy: allowlist}}", "add the list of buyers"),
         ("  - {topic: /a, mode: raw, access: {policy: free, allow: []}}", "`streams[0].access.allow` does nothing"),
         ("  - {topic: /a, mode: raw, access: {allow: []}}", "`streams[0].access.allow` does nothing"),
+        ("  - {topic: /a, mode: raw, access: {hook: notify me}}", "the absolute path of a program"),
+        ("  - {topic: /a, mode: raw, access: {hook: [notify]}}", "the absolute path of a program"),
+        ("  - {topic: /a, mode: raw, access: {hook: []}}", "the absolute path of a program"),
         (&format!("  - {{topic: {long}, mode: raw}}"), "at most 256 bytes"),
     ] {
         let message = error(&machine(stream));

@@ -4,19 +4,29 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tributary_protocol::{
-    ids::{DatasetId, Did, Hash, StreamId},
-    keys::EncryptionPublicKey,
-};
+use tributary_protocol::ids::{DatasetId, Did, Hash, StreamId};
 
-pub use super::catalog::{DatasetSummary, Feed, StreamSummary};
+mod keys;
+mod peaq_files;
+
+pub use self::{
+    keys::{AuditLine, AuditRequest, Bound, GRANT_FILE, GrantFile, GrantRequest, ProposalFile},
+    peaq_files::{ChunksProgress, PeaqGrantRequest, PeaqPublishRequest},
+};
+pub use super::{
+    catalog::{DatasetSummary, Feed, StreamSummary},
+    orders::{DecideOrder, ListOrders, OrderInfo},
+    peaq::{OfferRequest, Offered, PurchaseRequest},
+};
 pub use crate::machine::{IngestProgress, IngestSummary, LaneReport, Published, StreamReport, TopicSummary};
+pub use crate::peaq::files::{FilesReport, GrantedFile, GrantedFiles, PublishedFiles};
 pub use crate::{
     buyer::{
-        ExportFormat, ExportReport, ExportedFile, GrantInfo, PullProgress, PullReport, Report, Step, StepState, Verdict,
+        ExportFormat, ExportReport, ExportedFile, GrantInfo, PullProgress, PullReport, Report, SinkTerms, Step,
+        StepState, SubscriptionTerms, Verdict,
     },
     service::{
-        access::{Order, OrderRange, OrderState, Revocation},
+        access::{AuditEvent, AuditRecord, Given, Order, OrderRange, OrderState, Revocation},
         status::NodeStatus,
     },
 };
@@ -211,7 +221,7 @@ pub struct SelectionRequest {
 }
 
 /// Follow a machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SubscribeRequest {
     /// `tributary://<did>?addr=<multiaddr>`
@@ -219,6 +229,12 @@ pub struct SubscribeRequest {
     /// Streams by name; empty is all.
     #[serde(default)]
     pub streams: Vec<String>,
+    /// From where: `start`, `now`, or `dataset:` and an id. `None` is the start, or where it is followed from already.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Keep copies of these streams that grow by themselves; `stream` of the terms is ignored, and the streams must be named.
+    #[serde(default)]
+    pub live: Option<SubscriptionTerms>,
 }
 
 /// Stop following a machine.
@@ -296,6 +312,8 @@ pub struct Following {
     pub peer: String,
     /// Streams that are followed, by name; `None` is all.
     pub streams: Option<Vec<String>>,
+    /// From where they are followed: `start`, `now`, or `dataset:` and an id.
+    pub from: String,
     /// Entries that came now.
     pub entries: u64,
 }
@@ -333,6 +351,9 @@ pub struct AccessList {
     pub open: Vec<OpenRequest>,
     /// Keys that were granted here.
     pub grants: Vec<GrantInfo>,
+    /// What this machine's operator gave by hand.
+    #[serde(default)]
+    pub given: Vec<Given>,
 }
 
 /// Ask again for the decision about a request.
@@ -443,37 +464,6 @@ pub struct Imported {
     pub grants: u64,
     /// For which streams.
     pub streams: Vec<StreamId>,
-}
-
-/// Grant keys by hand.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GrantRequest {
-    /// Who gets them.
-    pub buyer: Did,
-    /// The buyer's encryption key, which they are sealed to.
-    pub key: EncryptionPublicKey,
-    /// Which of this machine's data.
-    pub selection: SelectionRequest,
-}
-
-/// [`GrantFile::format`].
-pub const GRANT_FILE: &str = "tributary.grants.v1";
-
-/// A file with grants, as `tributary grant` writes it. The bindings come first, so that it can be checked on its own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GrantFile {
-    /// `tributary.grants.v1`
-    pub format: String,
-    /// The machine.
-    pub machine: Did,
-    /// The buyer.
-    pub buyer: Did,
-    /// The machine's signed bindings, hex, oldest first.
-    pub bindings: Vec<String>,
-    /// The grants, hex.
-    pub grants: Vec<String>,
 }
 
 /// Check the store.

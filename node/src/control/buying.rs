@@ -11,7 +11,8 @@ use super::{
     api::{
         AccessRequestBody, AccessResult, Empty, ExportRequest, ExportResult, Feed, FeedChange, FetchRequest,
         FollowFeedRequest, Following, GrantFile, ImportRequest, Imported, Problem, PullProgress, PullReport,
-        PullRequest, QuoteInfo, Report, SelectionRequest, Stage, SubscribeRequest, UnsubscribeRequest, VerifyRequest,
+        PullRequest, QuoteInfo, Report, SelectionRequest, Stage, SubscribeRequest, SubscriptionTerms,
+        UnsubscribeRequest, VerifyRequest,
     },
     catalog,
     problem::no_buyer,
@@ -19,7 +20,7 @@ use super::{
     selling::one_of,
     server::{Answer, Api, Document, blocking, events},
 };
-use crate::buyer::{AccessOutcome, Buyer, FeedEvent, FeedLink, Streams};
+use crate::buyer::{AccessOutcome, Buyer, FeedEvent, FeedLink, JoinPoint, Streams};
 
 /// The longest that a request waits for a decision.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -45,9 +46,25 @@ pub(super) async fn subscribe(
     let buyer = buyer(&api)?;
     let link: FeedLink = request.link.parse().map_err(|error| Problem::of(super::api::Code::Usage, &error))?;
     let streams = if request.streams.is_empty() { Streams::All } else { Streams::Names(request.streams.clone()) };
-    let (found, report) = buyer.follow(&link, streams).await?;
+    let from = match &request.from {
+        Some(text) => Some(
+            text.parse::<JoinPoint>()
+                .map_err(|form| Problem::usage(format!("{text:?} is no place to follow from")).hint(form))?,
+        ),
+        None => None,
+    };
+    if request.live.is_some() && request.streams.is_empty() {
+        return Err(Problem::usage("no stream is named to subscribe to").hint("name it with --stream NAME"));
+    }
+    let (found, report) = buyer.follow_from(&link, streams, from).await?;
+    if let Some(terms) = &request.live {
+        for stream in &request.streams {
+            buyer.subscribe_live(link.did, SubscriptionTerms { stream: stream.clone(), ..terms.clone() }).await?;
+        }
+    }
+    let from = buyer.status(&link.did).await?.from.to_string();
     let streams = (!request.streams.is_empty()).then_some(request.streams);
-    Ok(Json(Following { machine: link.did, peer: found.peer.to_string(), streams, entries: report.entries }))
+    Ok(Json(Following { machine: link.did, peer: found.peer.to_string(), streams, from, entries: report.entries }))
 }
 
 pub(super) async fn unsubscribe(
@@ -61,6 +78,7 @@ pub(super) async fn unsubscribe(
             request.machine.parse::<FeedLink>().map_err(|error| Problem::of(super::api::Code::Usage, &error))?.did
         }
     };
+    buyer.unsubscribe_live(&did).await?;
     buyer.unfollow(&did).await?;
     Ok(Json(Empty {}))
 }
@@ -210,7 +228,7 @@ pub(super) async fn pull(State(api): State<Api>, Document(request): Document<Pul
     events(|progress| async move {
         let buyer = buyer(&api)?;
         let target = target(&api, request.selection).await?;
-        let mut total = PullReport::default();
+        let mut total = PullReport { complete: true, ..PullReport::default() };
         let mut done = PullProgress { chunks: 0, bytes: 0, total_chunks: 0, total_bytes: 0 };
         for selection in target.pulls()? {
             let (sender, mut receiver) = mpsc::channel::<PullProgress>(16);
@@ -234,6 +252,7 @@ pub(super) async fn pull(State(api): State<Api>, Document(request): Document<Pul
             total.bytes += pulled.bytes;
             total.skipped += pulled.skipped;
             total.not_granted += pulled.not_granted;
+            total.complete &= pulled.complete;
             total.seconds += pulled.seconds;
         }
         Ok(total)

@@ -15,6 +15,7 @@ use tributary_protocol::{
 use tributary_store::{Store, StoreError};
 
 use super::api::{Code, DatasetDetail, Problem};
+use crate::buyer::{self, FollowInfo};
 
 /// Entries read at a time.
 const PAGE: usize = 256;
@@ -32,6 +33,9 @@ pub struct Feed {
     pub entries: u64,
     /// Time of its newest entry, ms since 1970.
     pub newest_ms: Option<u64>,
+    /// How it is followed; missing when it is not, as with this machine's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub followed: Option<FollowInfo>,
     /// Its streams, in the order of their announcement.
     pub streams: Vec<StreamSummary>,
     /// Its datasets, oldest first; one that is still being written is last of its stream.
@@ -55,6 +59,9 @@ pub struct StreamSummary {
     pub price: String,
     /// Chunks announced.
     pub chunks: u64,
+    /// Position in its newest log from which it is known here: 0 unless it is followed from a later place.
+    #[serde(default)]
+    pub from_seq: u64,
     /// Time of the newest chunk's last package, ms since 1970.
     pub newest_ms: Option<u64>,
 }
@@ -147,6 +154,7 @@ pub(crate) fn feed(store: &Store, did: &Did) -> Result<Option<Feed>, StoreError>
         incarnation: logs.last().map_or(0, |log| log.incarnation),
         entries: 0,
         newest_ms: None,
+        followed: buyer::followed(store, did)?,
         streams: Vec::new(),
         datasets: Vec::new(),
     };
@@ -166,6 +174,7 @@ pub(crate) fn feed(store: &Store, did: &Did) -> Result<Option<Feed>, StoreError>
                         policy: policy_name(info.policy).to_owned(),
                         price: info.price.clone(),
                         chunks: 0,
+                        from_seq: 0,
                         newest_ms: None,
                     };
                     match feed.streams.iter_mut().find(|stream| stream.stream == info.stream) {
@@ -192,6 +201,8 @@ pub(crate) fn feed(store: &Store, did: &Did) -> Result<Option<Feed>, StoreError>
         contents.insert(record.stream, record.encoding.content);
         if let Some(stream) = feed.streams.iter_mut().find(|stream| stream.stream == record.stream) {
             stream.chunks += seq + 1;
+            // Logs are in the order of their incarnations: the newest stays.
+            stream.from_seq = store.entries(log, 0, 1, PAGE_BYTES)?.first().map_or(0, |entry| entry.seq);
             stream.newest_ms = stream.newest_ms.max(Some(record.time_to_ms));
         }
         if !feed.datasets.iter().any(|dataset| dataset.dataset == record.dataset) {

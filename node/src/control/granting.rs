@@ -1,10 +1,7 @@
-//! Grants that the operator gives away by hand, as a file.
+//! Grants that are given away by hand, as a file: by the machine's operator, and by its owner from a copy of its feed.
 
 use axum::{Json, extract::State};
-use tributary_protocol::{
-    access::{Grant, GrantHeader, Issuer},
-    ids::Hash,
-};
+use tributary_protocol::{access::Grant, ids::Did};
 use tributary_store::Store;
 
 use super::{
@@ -13,62 +10,77 @@ use super::{
     selecting::Target,
     server::{Answer, Api, Document, blocking},
 };
-use crate::machine::{Machine, stored_bindings};
+use crate::{
+    machine::{stored_bindings, system_clock},
+    owner::grants::{Material, OwnerGrantError, gather},
+    service::access::AccessService,
+};
 
-/// A grant file can be imported for this long.
-const LIFE_MS: u64 = 30 * 24 * 60 * 60 * 1000;
-
-/// Issues the grants of a request, signed by the machine. Blocks.
+/// Issues the grants of a request, signed by the machine, and notes them in the order book and the audit log. Blocks.
 pub(crate) fn issue(
-    machine: &Machine,
+    access: &AccessService,
+    did: Did,
     store: &Store,
     request: &GrantRequest,
-    now_ms: u64,
 ) -> Result<GrantFile, Problem> {
-    if let Some(reason) = machine.displaced() {
-        return Err(Problem::new(Code::Failed, "nothing is granted while the machine must not publish").cause(reason));
-    }
-    let did = machine.did();
     if request.selection.machine.is_some_and(|other| other != did) {
-        return Err(Problem::usage("keys can be granted only for this machine's own data").hint("leave out --machine"));
+        return Err(Problem::usage("this machine's own key grants only its own data")
+            .hint("leave out --machine, or grant as the owner of that machine with --owner-key FILE"));
     }
     let selection = SelectionRequest { machine: Some(did), ..request.selection.clone() };
     let selection = Target::find(store, &did, &selection)?.selection()?;
+    let (given, grants) = access.give(request.buyer, request.key, &selection)?;
+    tracing::info!(id = %given.id, buyer = %given.buyer, grants = given.grants, "granted by hand");
     let bindings = stored_bindings(store, &did)?;
-    let serial = bindings.last().map_or(0, |signed| signed.binding().serial);
-    let mut grants = Vec::new();
-    for range in machine.resolve(&selection)? {
-        let cover = machine.cover(&range)?;
-        let header = GrantHeader {
-            grant_id: Hash::from_bytes(rand::random()),
-            // Nobody asked and nothing was quoted.
-            request_id: Hash::ZERO,
-            terms_hash: Hash::ZERO,
-            machine: did,
-            range,
-            buyer: request.buyer,
-            buyer_enc: request.key,
-            issued_ms: now_ms,
-            expires_ms: now_ms.saturating_add(LIFE_MS),
-            binding_serial: serial,
-            cover_hash: cover.hash(),
-        };
-        let grant = Grant::issue(header, &cover, Issuer::Feed(&machine.keys().feed), &mut rand::rng())
-            .map_err(|error| Problem::of(Code::Failed, &error))?;
-        grants.push(hex::encode(grant.encode()));
+    let bindings = bindings.iter().map(|signed| hex::encode(signed.encode())).collect();
+    Ok(grant_file(did, request.buyer, bindings, &grants))
+}
+
+/// What this home knows about the keys of a selection, for a grant by the owner of its machine. Blocks.
+pub(crate) fn material(store: &Store, own: &Did, request: &SelectionRequest) -> Result<Material, Problem> {
+    let target = Target::find(store, own, request)?;
+    let selection = target.selection()?;
+    Ok(gather(store, &target.machine, &selection, system_clock()())?)
+}
+
+pub(super) async fn owner_material(
+    State(api): State<Api>,
+    Document(request): Document<SelectionRequest>,
+) -> Answer<Material> {
+    let (store, own) = (api.node.store().clone(), api.node.did());
+    Ok(Json(blocking(move || material(&store, &own, &request)).await?))
+}
+
+impl From<OwnerGrantError> for Problem {
+    fn from(error: OwnerGrantError) -> Self {
+        match error {
+            OwnerGrantError::Store(error) => error.into(),
+            OwnerGrantError::Binding(error) => error.into(),
+            OwnerGrantError::Selection(error) => error.into(),
+            OwnerGrantError::NotFollowed(_) | OwnerGrantError::NoEpoch { .. } => Self::of(Code::NotFound, &error),
+            OwnerGrantError::Chain(_)
+            | OwnerGrantError::BadBinding(_)
+            | OwnerGrantError::WrongSeed { .. }
+            | OwnerGrantError::Form(_) => Self::of(Code::VerificationFailed, &error),
+            OwnerGrantError::TooManyRanges { .. } => Self::of(Code::Usage, &error),
+            _ => Self::of(Code::Failed, &error),
+        }
     }
-    Ok(GrantFile {
+}
+
+/// The file that a buyer takes the grants from.
+pub(crate) fn grant_file(machine: Did, buyer: Did, bindings: Vec<String>, grants: &[Grant]) -> GrantFile {
+    GrantFile {
         format: GRANT_FILE.to_owned(),
-        machine: did,
-        buyer: request.buyer,
-        bindings: bindings.iter().map(|signed| hex::encode(signed.encode())).collect(),
-        grants,
-    })
+        machine,
+        buyer,
+        bindings,
+        grants: grants.iter().map(|grant| hex::encode(grant.encode())).collect(),
+    }
 }
 
 pub(super) async fn grant(State(api): State<Api>, Document(request): Document<GrantRequest>) -> Answer<GrantFile> {
     let machine = api.node.machine().cloned().ok_or_else(no_machine)?;
-    let store = api.node.store().clone();
-    let now_ms = crate::machine::system_clock()();
-    Ok(Json(blocking(move || issue(&machine, &store, &request, now_ms)).await?))
+    let (store, access) = (api.node.store().clone(), api.node.access().clone());
+    Ok(Json(blocking(move || issue(&access, machine.did(), &store, &request)).await?))
 }

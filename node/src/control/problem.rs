@@ -6,10 +6,14 @@ use tributary_store::StoreError;
 
 use super::api::{Code, Problem};
 use crate::{
-    buyer::{self, BuyerError, ContentError, ExportJobError, FollowError, PullJobError, VerifyError},
+    buyer::{
+        self, BuyerError, ContentError, ExportJobError, FollowError, IncompleteError, PullJobError, SubscriptionError,
+        VerifyError,
+    },
     home::HomeError,
     ingest::IngestError,
     machine::{MachineError, OwnBindingError, PublishError, SelectionError},
+    peaq::files::FilesError,
     service::{JobError, NodeError, access},
 };
 
@@ -130,7 +134,7 @@ impl From<MachineError> for Problem {
             MachineError::Displaced { ref reason, incarnation } => {
                 Self::new(Code::Failed, format!("this home must not publish any more in incarnation {incarnation}"))
                     .cause(reason)
-                    .hint("start the next incarnation with `tributary key bind --incarnation --owner-key FILE`")
+                    .hint("start the next incarnation with `tributary key bind --incarnation --owner-key FILE`, or with --prepare FILE and the owner's signature from elsewhere")
             }
             _ => Self::of(Code::Failed, &error),
         }
@@ -147,6 +151,35 @@ impl From<PublishError> for Problem {
             PublishError::NotForFiles { .. } => Self::of(Code::Usage, &error),
             _ => Self::of(Code::Failed, &error),
         }
+    }
+}
+
+impl From<FilesError> for Problem {
+    fn from(error: FilesError) -> Self {
+        let code = match &error {
+            FilesError::Missing { .. } | FilesError::NoDataset(_) | FilesError::Dropped { .. } => Code::NotFound,
+            FilesError::NoAccess { .. } | FilesError::WrongKey { .. } => Code::AccessDenied,
+            FilesError::NotRegular { .. }
+            | FilesError::TooLarge { .. }
+            | FilesError::Format { .. }
+            | FilesError::Order { .. }
+            | FilesError::Gap { .. }
+            | FilesError::Chunk { .. }
+            | FilesError::Damaged { .. } => Code::VerificationFailed,
+            FilesError::Value { .. }
+            | FilesError::KeyFile { .. }
+            | FilesError::Compressed(_)
+            | FilesError::ChunkTooLarge { .. }
+            | FilesError::TooMany { .. }
+            | FilesError::TooManyChunks(_) => Code::Usage,
+            _ => match error {
+                FilesError::Store(error) => return error.into(),
+                FilesError::Machine(error) => return (*error).into(),
+                FilesError::Binding(error) => return (*error).into(),
+                other => return Self::of(Code::Failed, &other),
+            },
+        };
+        Self::of(code, &error)
     }
 }
 
@@ -209,31 +242,40 @@ impl From<BuyerError> for Problem {
     }
 }
 
+/// What kind of problem it is that a feed could not be followed.
+fn code_of(error: &FollowError) -> Code {
+    match error {
+        FollowError::Dial { .. }
+        | FollowError::Request { .. }
+        | FollowError::Busy { .. }
+        | FollowError::Offline
+        | FollowError::NoAddress(_)
+        | FollowError::Closed(_) => Code::Network,
+        FollowError::Unknown { .. }
+        | FollowError::NoDataset { .. }
+        | FollowError::Buyer(BuyerError::NotFollowed(_)) => Code::NotFound,
+        FollowError::Myself(_) | FollowError::Streams | FollowError::TooManyFeeds(_) => Code::Usage,
+        FollowError::Chain { .. }
+        | FollowError::NotTheMachine { .. }
+        | FollowError::BadEntry { .. }
+        | FollowError::Entry { .. }
+        | FollowError::Malformed { .. }
+        | FollowError::Answer { .. }
+        | FollowError::Join { .. }
+        | FollowError::Equivocation(_) => Code::VerificationFailed,
+        _ => Code::Failed,
+    }
+}
+
 impl From<FollowError> for Problem {
     fn from(error: FollowError) -> Self {
-        match &error {
+        let problem = Self::of(code_of(&error), &error);
+        match error {
             FollowError::Dial { .. } | FollowError::Request { .. } | FollowError::Busy { .. } => {
-                Self::of(Code::Network, &error)
-                    .hint("is the machine's node running, and reachable at the address of its link?")
+                problem.hint("is the machine's node running, and reachable at the address of its link?")
             }
-            FollowError::Offline | FollowError::NoAddress(_) | FollowError::Closed(_) => {
-                Self::of(Code::Network, &error)
-            }
-            FollowError::Unknown { .. } => Self::of(Code::NotFound, &error),
-            FollowError::Myself(_) | FollowError::Streams | FollowError::TooManyFeeds(_) => {
-                Self::of(Code::Usage, &error)
-            }
-            FollowError::Chain { .. }
-            | FollowError::NotTheMachine { .. }
-            | FollowError::BadEntry { .. }
-            | FollowError::Entry { .. }
-            | FollowError::Malformed { .. }
-            | FollowError::Answer { .. }
-            | FollowError::Equivocation(_) => Self::of(Code::VerificationFailed, &error),
-            _ => match error {
-                FollowError::Buyer(error) => error.into(),
-                other => Self::of(Code::Failed, &other),
-            },
+            FollowError::Buyer(error) => error.into(),
+            _ => problem,
         }
     }
 }
@@ -262,11 +304,36 @@ impl From<buyer::AccessError> for Problem {
     }
 }
 
+impl From<SubscriptionError> for Problem {
+    fn from(error: SubscriptionError) -> Self {
+        match error {
+            SubscriptionError::Buyer(error) => error.into(),
+            other => Self::of(Code::Usage, &other),
+        }
+    }
+}
+
+impl From<IncompleteError> for Problem {
+    fn from(error: IncompleteError) -> Self {
+        let code = match &error {
+            // As bad as what kept the rest away: no network, or a machine that contradicts itself.
+            IncompleteError::Unfetched { source, .. } => code_of(source),
+            IncompleteError::BeforeJoin(_) => Code::NotFound,
+            _ => Code::Failed,
+        };
+        match error {
+            IncompleteError::Buyer(error) => error.into(),
+            other => Self::of(code, &other),
+        }
+    }
+}
+
 impl From<PullJobError> for Problem {
     fn from(error: PullJobError) -> Self {
         match error {
             PullJobError::Buyer(error) => error.into(),
             PullJobError::Follow(error) => error.into(),
+            PullJobError::Incomplete(error) => error.into(),
             PullJobError::NotGranted { .. } => {
                 Self::of(Code::AccessDenied, &error).hint("ask for it with `tributary access request`")
             }
@@ -284,6 +351,7 @@ impl From<VerifyError> for Problem {
     fn from(error: VerifyError) -> Self {
         match error {
             VerifyError::Buyer(error) => error.into(),
+            VerifyError::Incomplete(error) => error.into(),
             VerifyError::NotFound(_) => Self::of(Code::NotFound, &error),
         }
     }
@@ -311,8 +379,39 @@ impl From<ExportJobError> for Problem {
             ExportJobError::Format { .. } => Self::of(Code::Usage, &error),
             _ => match error {
                 ExportJobError::Buyer(error) => error.into(),
+                ExportJobError::Incomplete(error) => error.into(),
                 other => Self::of(Code::Failed, &other),
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tributary_protocol::ids::{DatasetId, Did};
+
+    use super::*;
+    use crate::buyer::Incomplete;
+
+    #[test]
+    fn a_dataset_that_is_not_whole_says_how_much_is_missing_and_what_to_do() {
+        let (did, dataset) = (Did::from_bytes([1; 20]), DatasetId::from_bytes([2; 32]));
+        let what = Incomplete { dataset, known: 12, total: 20, joined_at: None };
+        let unfetched = |source| IncompleteError::Unfetched { what, source: Box::new(source) };
+        let withheld = IncompleteError::Withheld(what);
+        let before = IncompleteError::BeforeJoin(what);
+        for (error, code) in [
+            (unfetched(FollowError::NoAddress(did)), Code::Network),
+            (unfetched(FollowError::Offline), Code::Network),
+            (unfetched(FollowError::Equivocation(did)), Code::VerificationFailed),
+            (withheld, Code::Failed),
+            (before, Code::NotFound),
+        ] {
+            let problem = Problem::from(PullJobError::from(error));
+            assert_eq!(problem.code, code, "{problem:?}");
+            let text = format!("{} {}", problem.message, problem.hint.unwrap_or_default());
+            assert!(text.contains("of the 20 chunk entries") && text.contains("only 12 are known"), "{text}");
+            assert!(text.contains("again") || text.contains("--from dataset:"), "it says what to do: {text}");
         }
     }
 }

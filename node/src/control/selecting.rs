@@ -82,13 +82,9 @@ impl Target {
         Ok(pulls)
     }
 
-    /// The complete datasets that are meant.
+    /// The datasets that are meant: those named, open or not, and of streams those that were closed.
     pub(crate) fn datasets(&self) -> Result<Vec<DatasetId>, Problem> {
         self.no_future("exported")?;
-        if let Some(open) = self.datasets.iter().find(|dataset| !dataset.closed) {
-            return Err(Problem::not_found(format!("dataset {} is not closed yet", open.dataset))
-                .hint("wait until the machine closes it; it says when with `tributary feed follow`"));
-        }
         let mut all: Vec<DatasetId> = self.datasets.iter().map(|dataset| dataset.dataset).collect();
         all.extend(self.of_streams(true)?);
         let mut seen = std::collections::HashSet::new();

@@ -14,21 +14,24 @@ use futures::{Stream, StreamExt as _};
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
 use tributary_protocol::ids::Hash;
+use tributary_store::Store;
 
 use super::{
     api::{
-        AccessList, BytesProgress, CloseRequest, Closed, DatasetDetail, DatasetSummary, Decide, Feed, IngestProgress,
-        IngestRequest, IngestResult, ListAccess, NodeStatus, OpenRequest, Order, Problem, PublishRequest, Published,
-        Revocation, RevokeRequest, StreamReport,
+        AccessList, AuditLine, AuditRequest, BytesProgress, CloseRequest, Closed, DatasetDetail, DatasetSummary,
+        Decide, Feed, IngestProgress, IngestRequest, IngestResult, ListAccess, NodeStatus, OpenRequest, Order, Problem,
+        PublishRequest, Published, Revocation, RevokeRequest, StreamReport,
     },
     catalog, jobs,
     problem::no_machine,
     server::{Answer, Api, Document, blocking, body_stream, events},
 };
-use crate::ingest::Source;
+use crate::{ingest::Source, service::access::audit_log};
 
 /// Orders that a list shows, newest first.
 const MAX_ORDERS: usize = 1024;
+/// Lines of the audit log in one answer.
+const MAX_LINES: usize = 10_000;
 /// Parts of a body that may wait for the reader.
 const PARTS: usize = 16;
 /// The longest first line of a body of lines, bytes.
@@ -175,7 +178,11 @@ pub(super) async fn access_list(State(api): State<Api>, Document(request): Docum
     let mut list = AccessList::default();
     if api.node.machine().is_some() {
         let access = api.node.access().clone();
-        list.received = blocking(move || Ok(access.orders(request.pending, MAX_ORDERS)?)).await?;
+        (list.received, list.given) = blocking(move || {
+            let given = if request.pending { Vec::new() } else { access.given(MAX_ORDERS)? };
+            Ok((access.orders(request.pending, MAX_ORDERS)?, given))
+        })
+        .await?;
     }
     if let Some(buyer) = api.node.buyer() {
         for did in buyer.followed() {
@@ -190,6 +197,18 @@ pub(super) async fn access_list(State(api): State<Api>, Document(request): Docum
         }
     }
     Ok(Json(list))
+}
+
+pub(super) async fn audit(State(api): State<Api>, Document(request): Document<AuditRequest>) -> Answer<Vec<AuditLine>> {
+    let store = api.node.store().clone();
+    Ok(Json(blocking(move || audit_lines(&store, request)).await?))
+}
+
+/// Lines of the audit log. Blocks.
+pub(crate) fn audit_lines(store: &Store, request: AuditRequest) -> Result<Vec<AuditLine>, Problem> {
+    let limit = usize::try_from(request.limit).unwrap_or(usize::MAX).min(MAX_LINES);
+    let lines = audit_log(store, request.from, limit)?;
+    Ok(lines.into_iter().map(|(number, record)| AuditLine { number, record }).collect())
 }
 
 /// The request whose id is, or begins with, `text`.

@@ -1,6 +1,6 @@
 //! The server of the control API: routes, bounds, and the streams of events of long work.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     Json, Router,
@@ -12,18 +12,17 @@ use axum::{
 };
 use futures::StreamExt as _;
 use hyper::body::Bytes;
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     api::{Code, Event, Problem},
-    buying, granting, selling,
+    binding, buying, granting, orders, peaq, peaq_files, selling,
     socket::ControlListener,
     upkeep,
 };
-use crate::service::Node;
+use crate::{http::Door, service::Node};
 
 /// The longest JSON document that is taken, bytes.
 const MAX_BODY: usize = 1 << 20;
@@ -31,8 +30,6 @@ const MAX_BODY: usize = 1 << 20;
 const MAX_CONNECTIONS: usize = 64;
 /// Events that may wait for a slow client; progress beyond it is left out.
 const EVENTS: usize = 64;
-/// A client may take so long for the head of its request.
-const HEAD_TIME: Duration = Duration::from_secs(10);
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -167,6 +164,7 @@ fn routes(api: Api) -> Router {
         .route("/v1/subscribe", post(buying::subscribe))
         .route("/v1/unsubscribe", post(buying::unsubscribe))
         .route("/v1/access/list", post(selling::access_list))
+        .route("/v1/access/audit", post(selling::audit))
         .route("/v1/access/approve", post(selling::approve))
         .route("/v1/access/deny", post(selling::deny))
         .route("/v1/access/revoke", post(selling::revoke))
@@ -174,7 +172,19 @@ fn routes(api: Api) -> Router {
         .route("/v1/access/request", post(buying::request))
         .route("/v1/access/fetch", post(buying::fetch))
         .route("/v1/access/import", post(buying::import))
+        .route("/v1/key/prepare", post(binding::prepare))
+        .route("/v1/key/apply", post(binding::apply))
         .route("/v1/grant", post(granting::grant))
+        .route("/v1/grant/material", post(granting::owner_material))
+        .route("/v1/peaq/publish", post(peaq_files::publish))
+        .route("/v1/peaq/grant", post(peaq_files::grant))
+        .route("/v1/peaq/offer", post(peaq::offer))
+        .route("/v1/peaq/deliveries", get(peaq::list))
+        .route("/v1/peaq/close", post(peaq::close))
+        .route("/v1/peaq/watch", post(peaq::watch))
+        .route("/v1/peaq/orders/list", post(orders::list))
+        .route("/v1/peaq/orders/confirm", post(orders::confirm))
+        .route("/v1/peaq/orders/reject", post(orders::reject))
         .route("/v1/pull", post(buying::pull))
         .route("/v1/verify", post(buying::verify))
         .route("/v1/export", post(buying::export))
@@ -207,45 +217,10 @@ async fn shutdown(State(api): State<Api>) -> Json<super::api::Empty> {
 /// Serves the control API of `node` until `stop` is cancelled; requests under way then get a moment to end. A request to shut
 /// the node down cancels `quit`, and the caller does the rest.
 pub async fn serve(listener: &ControlListener, node: Node, stop: CancellationToken, quit: CancellationToken) {
-    let service = TowerToHyperService::new(routes(Api { node, quit }));
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let door = Door::new("control", routes(Api { node, quit }), MAX_CONNECTIONS, stop);
     let connections = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok(stream) => stream,
-            Err(error) => {
-                // Out of file descriptors, most likely: others must get the chance to close some.
-                tracing::warn!(%error, "a control connection could not be taken");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            tracing::warn!("too many control connections; one more was closed");
-            continue;
-        };
-        let (service, stop) = (service.clone(), stop.clone());
-        connections.spawn(async move {
-            let _permit = permit;
-            let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEAD_TIME);
-            let connection = http.serve_connection(TokioIo::new(stream), service);
-            tokio::pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a control connection ended");
-            }
-        });
+    while let Some((stream, place)) = door.next(|| listener.accept()).await {
+        connections.spawn(door.serve(stream, place));
     }
     connections.close();
     let _ = tokio::time::timeout(Duration::from_secs(2), connections.wait()).await;

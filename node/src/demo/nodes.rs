@@ -18,6 +18,8 @@ use crate::{
 
 /// Lines of a node's log that are shown when it fails.
 const LOG_LINES: usize = 12;
+/// A killed process is waited for at most so long; the system may be busy writing what it had begun.
+const KILL_TIME: Duration = Duration::from_secs(10);
 
 /// Makes a home with fresh keys.
 pub(super) fn make_home(path: &Path, role: &'static str, config: &str) -> Result<Home, DemoError> {
@@ -26,12 +28,25 @@ pub(super) fn make_home(path: &Path, role: &'static str, config: &str) -> Result
         .map_err(|error| DemoError::Node { role, what: format!("has no home: {error}") })
 }
 
-/// A running node. Killed when it is dropped.
+/// A running node. Killed when it is dropped, and waited for: nobody may write into its home while that is removed.
 pub(super) struct NodeProcess {
     role: &'static str,
     home: Home,
     child: Child,
     client: ControlClient,
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        // One that has ended already cannot be killed.
+        if self.child.start_kill().is_err() {
+            return;
+        }
+        let deadline = Instant::now() + KILL_TIME;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 impl NodeProcess {
@@ -111,9 +126,9 @@ impl NodeProcess {
         self.stop().await
     }
 
-    /// The home of a node that was stopped.
-    pub(super) fn into_home(self) -> Home {
-        self.home
+    /// The home, when the node was stopped.
+    pub(super) fn home_again(&self) -> Home {
+        self.home.clone()
     }
 
     fn failed(&self, what: &str) -> DemoError {

@@ -1,7 +1,7 @@
 //! MCAP export: one channel per topic.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
 
@@ -10,13 +10,18 @@ use mcap::{
     Compression, WriteOptions, Writer,
     records::{MessageHeader, Metadata},
 };
+use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tributary_protocol::{
     json::{Object, Value},
-    package::{TOPIC_KEY, TYPE_KEY, parse_timestamp},
+    package::{DEFINITION_KEY, DEFINITION_TEXT_KEY, TOPIC_KEY, TYPE_KEY, parse_timestamp},
 };
 
-use super::{AtomicFile, ExportError, PlainPackage, schema};
+use super::{
+    AtomicFile, ChannelForms, ExportError, PlainPackage,
+    forms::{Claim, Encoded},
+    schema,
+};
 use crate::ingest::{BlobField, PathSegment};
 
 /// Most channels of one export; a dataset is one stream.
@@ -27,11 +32,49 @@ const CHUNK: u64 = 1 << 20;
 /// What distinguishes channels: topic, type, and the raw definition or none.
 type ChannelKey = (String, String, Option<(String, String)>);
 
-/// Writes packages as an MCAP file.
+/// How the messages of a channel are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelEncoding {
+    /// ROS 2 messages as they were recorded.
+    Cdr,
+    /// JSON, with a JSON schema.
+    Json,
+}
+
+/// A channel of an MCAP file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct McapChannel {
+    /// Its topic.
+    pub topic: String,
+    /// Its message type; empty when none is known.
+    pub message_type: String,
+    /// How its messages are written.
+    pub encoding: ChannelEncoding,
+    /// Why not as they were recorded, for JSON.
+    pub reason: Option<String>,
+}
+
+/// How a pass of an export ended.
+pub enum McapOutcome {
+    /// The file is there.
+    Written {
+        /// How many packages it holds.
+        packages: u64,
+        /// Its channels, by topic.
+        channels: Vec<McapChannel>,
+    },
+    /// A channel that began as CDR cannot be it as a whole, or the other way round: nothing was written; write the same packages
+    /// again into an exporter with these forms.
+    Again(ChannelForms),
+}
+
+/// Writes packages as an MCAP file. [`McapExporter::finish`] may ask for a second pass.
 pub struct McapExporter {
     path: PathBuf,
     writer: Writer<AtomicFile>,
     channels: HashMap<ChannelKey, u16>,
+    forms: ChannelForms,
     packages: u64,
     dids: BTreeMap<String, u64>,
 }
@@ -44,11 +87,11 @@ struct Raw {
 }
 
 impl McapExporter {
-    /// Begins to write `path`.
+    /// Begins to write `path`. `forms` are new ones, or those that the pass before left.
     ///
     /// # Errors
     /// The file cannot be created.
-    pub fn create(path: &Path) -> Result<Self, ExportError> {
+    pub fn create(path: &Path, forms: ChannelForms) -> Result<Self, ExportError> {
         let file = AtomicFile::create(path).map_err(ExportError::io(path))?;
         let options = WriteOptions::new()
             .compression(Some(Compression::Zstd))
@@ -57,7 +100,7 @@ impl McapExporter {
             .library(concat!("tributary ", env!("CARGO_PKG_VERSION")));
         let writer = Writer::with_options(file, options)
             .map_err(|source| ExportError::Mcap { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), writer, channels: HashMap::new(), packages: 0, dids: BTreeMap::new() })
+        Ok(Self { path: path.to_owned(), writer, channels: HashMap::new(), forms, packages: 0, dids: BTreeMap::new() })
     }
 
     fn mcap(path: &Path) -> impl Fn(mcap::McapError) -> ExportError {
@@ -83,9 +126,18 @@ impl McapExporter {
             Some(Value::String(name)) => name,
             _ => String::new(),
         };
-        let (channel_id, data) = if let Some(raw) = as_raw(&fields, &blobs) {
+        let text = |value: Option<Value>| if let Some(Value::String(text)) = value { Some(text) } else { None };
+        let (definition, definition_text) =
+            (text(fields.remove(DEFINITION_KEY)), text(fields.remove(DEFINITION_TEXT_KEY)));
+        let claim = Claim { number, definition: definition.as_deref(), text: definition_text.as_deref() };
+        let (channel_id, data) = if let Some(raw) = as_raw(&fields, &blobs).filter(|_| definition.is_none()) {
             let channel = self.channel(topic, type_name, raw.schema, Vec::new).map_err(Self::mcap(&self.path))?;
             (channel, raw.cdr)
+        } else if let Some(encoded) = self.forms.encode((&topic, &type_name), &claim, &fields, &blobs) {
+            let Encoded { definition, cdr } = encoded;
+            let definition = Some(("ros2msg".to_owned(), definition.to_string()));
+            let channel = self.channel(topic, type_name, definition, Vec::new).map_err(Self::mcap(&self.path))?;
+            (channel, cdr)
         } else {
             let paths: Vec<_> = blobs.iter().map(|blob| blob.path.clone()).collect();
             for blob in blobs {
@@ -147,20 +199,37 @@ impl McapExporter {
         Ok(Some(id))
     }
 
-    /// Completes the file and says how many packages it holds.
+    /// Completes the file and says what it holds, or that it must be written again.
     ///
     /// # Errors
     /// The disk refused; the target is as it was.
-    pub fn finish(mut self) -> Result<u64, ExportError> {
+    pub fn finish(mut self) -> Result<McapOutcome, ExportError> {
+        if self.forms.again() {
+            return Ok(McapOutcome::Again(self.forms));
+        }
         let mcap = Self::mcap(&self.path);
         let metadata: BTreeMap<_, _> = self.dids.iter().map(|(did, count)| (did.clone(), count.to_string())).collect();
         self.writer
             .write_metadata(&Metadata { name: "tributary packages by machine".to_owned(), metadata })
             .map_err(&mcap)?;
         self.writer.finish().map_err(&mcap)?;
+        let channels = described(&self.channels, &self.forms);
         self.writer.into_inner().commit().map_err(ExportError::io(&self.path))?;
-        Ok(self.packages)
+        Ok(McapOutcome::Written { packages: self.packages, channels })
     }
+}
+
+/// The channels as a reader thinks of them: definitions of one type that differ are not told apart.
+fn described(channels: &HashMap<ChannelKey, u16>, forms: &ChannelForms) -> Vec<McapChannel> {
+    let is_json = |definition: &Option<(String, String)>| definition.as_ref().is_some_and(|(l, _)| l == "jsonschema");
+    let all: BTreeSet<_> = channels.keys().map(|(topic, kind, text)| (topic, kind, is_json(text))).collect();
+    let describe = |(topic, kind, json): (&String, &String, bool)| McapChannel {
+        topic: topic.clone(),
+        message_type: kind.clone(),
+        encoding: if json { ChannelEncoding::Json } else { ChannelEncoding::Cdr },
+        reason: forms.reason(topic, kind).filter(|_| json).map(|reason| reason.to_string()),
+    };
+    all.into_iter().map(describe).collect()
 }
 
 fn nanoseconds(timestamp: &str) -> Option<u64> {

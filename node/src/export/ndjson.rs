@@ -34,15 +34,8 @@ impl NdjsonExporter {
     /// # Errors
     /// The disk refused.
     pub fn write(&mut self, package: &PlainPackage) -> Result<(), ExportError> {
-        for blob in self.blobs.iter().flat_map(|directory| package.blobs.iter().map(move |blob| (directory, blob))) {
-            let (directory, blob) = blob;
-            let path = directory.join(blob.marker.hash.to_string());
-            if fs::metadata(&path).is_ok_and(|m| m.len() == blob.marker.bytes) {
-                continue;
-            }
-            let io = ExportError::io(&path);
-            let mut file = AtomicFile::create(&path).map_err(&io)?;
-            file.write_all(&blob.bytes).and_then(|()| file.commit()).map_err(&io)?;
+        if let Some(directory) = &self.blobs {
+            write_blobs(directory, package)?;
         }
         let written = self.file.write_all(&package.line).and_then(|()| self.file.write_all(b"\n"));
         written.map_err(|source| ExportError::Io { path: self.file.target().to_owned(), source })?;
@@ -59,4 +52,18 @@ impl NdjsonExporter {
         self.file.commit().map_err(ExportError::io(&path))?;
         Ok(self.packages)
     }
+}
+
+/// Writes the blobs of a package into a directory, each as a file named by its BLAKE3 in hex, unless it is there.
+pub(crate) fn write_blobs(directory: &Path, package: &PlainPackage) -> Result<(), ExportError> {
+    for blob in &package.blobs {
+        let path = directory.join(blob.marker.hash.to_string());
+        if fs::metadata(&path).is_ok_and(|m| m.len() == blob.marker.bytes) {
+            continue;
+        }
+        let io = ExportError::io(&path);
+        let mut file = AtomicFile::create(&path).map_err(&io)?;
+        file.write_all(&blob.bytes).and_then(|()| file.commit()).map_err(&io)?;
+    }
+    Ok(())
 }

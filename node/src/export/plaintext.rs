@@ -129,6 +129,12 @@ impl PlaintextReader {
         result
     }
 
+    /// Whether nothing waits for more bytes: the last package has ended, and no other one has begun.
+    #[must_use]
+    pub fn is_between_packages(&self) -> bool {
+        self.pending.is_none() && self.used == self.buffer.len()
+    }
+
     /// Says that the plaintext is complete.
     ///
     /// # Errors

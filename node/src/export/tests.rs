@@ -1,4 +1,8 @@
-use std::{collections::BTreeMap, fs, io::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write as _,
+};
 
 use proptest::prelude::*;
 use tributary_protocol::{
@@ -13,16 +17,22 @@ const DID: &str = "did:peaq:0x3dc92332a944866f44df73ee646e0dbfd161c70a";
 
 /// The plaintext a lane makes of messages; what is not checked here, the signature, is left out.
 fn plaintext(messages: &[SourceMessage]) -> Vec<u8> {
-    let mut out = Vec::new();
+    let (mut out, mut told) = (Vec::new(), BTreeSet::new());
     for (n, message) in (0u64..).zip(messages) {
         let fields = match message.content.clone() {
             Content::Fields(fields) => fields,
             Content::Raw(raw) => raw.into_fields(),
             Content::Slice { .. } => panic!("not in a dataset of packages"),
         };
-        let Fields { value: mut payload, blobs } = fields;
+        let Fields { value: mut payload, blobs, definition } = fields;
         payload.insert("@topic", &*message.topic);
         payload.insert("@type", &*message.type_name);
+        if let Some(definition) = definition {
+            payload.insert("@definition", &*definition.id);
+            if told.insert(definition.id.clone()) {
+                payload.insert("@definition_text", &*definition.text);
+            }
+        }
         let package = DataPackage {
             did: DID.to_owned(),
             timestamp: timestamp_text(message.log_time_ns),
@@ -146,21 +156,162 @@ fn ndjson_holds_the_lines_as_signed_and_the_blobs_beside_them() {
     }
 }
 
-fn export_mcap(packages: Vec<PlainPackage>) -> (tempfile::TempDir, PathBuf) {
+/// The export, its channels, and how many passes it took.
+fn export_mcap(packages: &[PlainPackage]) -> (tempfile::TempDir, PathBuf, Vec<McapChannel>, usize) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out.mcap");
-    let mut exporter = McapExporter::create(&path).unwrap();
-    for package in packages {
-        exporter.write(package).unwrap();
+    let mut forms = ChannelForms::default();
+    for pass in 1..10 {
+        let mut exporter = McapExporter::create(&path, forms).unwrap();
+        for package in packages {
+            exporter.write(package.clone()).unwrap();
+        }
+        match exporter.finish().unwrap() {
+            McapOutcome::Written { packages: written, channels } => {
+                assert_eq!(written, packages.len() as u64);
+                return (dir, path, channels, pass);
+            }
+            McapOutcome::Again(learned) => {
+                assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "a pass that failed leaves nothing");
+                forms = learned;
+            }
+        }
     }
-    exporter.finish().unwrap();
-    (dir, path)
+    panic!("the export does not end");
+}
+
+/// The packages of the demo's recording, with what they say about their definitions changed.
+fn packages_with(change: impl Fn(usize, &str, &mut Object)) -> Vec<PlainPackage> {
+    let mut packages = read(&plaintext(&demo(ingest::TopicFilter::None)), 65_536).unwrap();
+    for (n, package) in packages.iter_mut().enumerate() {
+        let topic = package.package.payload.get("@topic").unwrap().as_str().unwrap().to_owned();
+        change(n, &topic, &mut package.package.payload);
+    }
+    packages
+}
+
+/// The channel of a topic; asserts that it has one only, and that all other topics are as recorded.
+fn only_json(channels: &[McapChannel], topic: &str) -> String {
+    let json: Vec<_> = channels.iter().filter(|channel| channel.encoding == ChannelEncoding::Json).collect();
+    assert_eq!(json.iter().map(|channel| channel.topic.as_str()).collect::<Vec<_>>(), [topic]);
+    assert_eq!(channels.iter().filter(|channel| channel.topic == topic).count(), 1, "never half and half");
+    assert!(channels.len() > 3);
+    json[0].reason.clone().unwrap()
 }
 
 #[test]
-fn mcap_of_fields_is_json_with_images_in_their_place() {
+fn fields_that_no_rule_changed_are_the_recording_again_byte_for_byte() {
+    let (_dir, path, channels, passes) = export_mcap(&packages_with(|_, _, _| {}));
+    assert!(channels.iter().all(|channel| channel.encoding == ChannelEncoding::Cdr && channel.reason.is_none()));
+    assert_eq!(passes, 1);
+    let raw = IngestOptions { raw: ingest::TopicFilter::All, ..IngestOptions::default() };
+    let mut again = ingest::open(&path, &raw).unwrap();
+    for message in demo(ingest::TopicFilter::All) {
+        let Some(SourceItem::Message(read)) = again.next().unwrap() else { panic!("a message") };
+        assert_eq!(
+            (&read.topic, &read.type_name, read.log_time_ns),
+            (&message.topic, &message.type_name, message.log_time_ns)
+        );
+        assert_eq!(read.content, message.content, "bytes and definition");
+    }
+    assert!(again.next().unwrap().is_none());
+}
+
+#[test]
+fn one_changed_message_makes_its_channel_json_as_a_whole() {
+    for late in [false, true] {
+        let seen = std::cell::Cell::new(0);
+        let packages = packages_with(|_, topic, payload| {
+            if topic == "/fix" {
+                if (seen.get() > 0) == late {
+                    payload.remove("@definition");
+                    payload.remove("@definition_text");
+                    payload.remove("altitude");
+                }
+                seen.set(seen.get() + 1);
+            }
+        });
+        assert!(seen.get() > 2);
+        let (_dir, path, channels, passes) = export_mcap(&packages);
+        assert!(only_json(&channels, "/fix").contains("a rule changed"));
+        assert_eq!(passes, 1 + usize::from(late), "only what began as CDR must be written again");
+        let bytes = fs::read(&path).unwrap();
+        let messages = ::mcap::MessageStream::new(&bytes).unwrap().map(Result::unwrap);
+        let fix: Vec<_> = messages.filter(|message| message.channel.topic == "/fix").collect();
+        assert_eq!(fix.len(), seen.get());
+        assert!(fix.iter().all(|message| message.channel.message_encoding == "json" && message.data[0] == b'{'));
+        assert!(!fix.iter().any(|message| String::from_utf8_lossy(&message.data).contains("@definition")));
+    }
+}
+
+#[test]
+fn a_definition_that_is_told_late_serves_the_packages_before_it() {
+    let text = std::cell::RefCell::new(None);
+    let mut packages = packages_with(|_, topic, payload| {
+        if topic == "/imu"
+            && let Some(told) = payload.remove("@definition_text")
+        {
+            text.replace(Some(told));
+        }
+    });
+    let (_dir, _path, channels, passes) = export_mcap(&packages);
+    assert!(only_json(&channels, "/imu").contains("is not in this part of the dataset"));
+    assert_eq!(passes, 1);
+
+    let last = packages.iter_mut().rfind(|package| package.package.payload.get("@topic") == Some(&Value::from("/imu")));
+    last.unwrap().package.payload.insert("@definition_text", text.take().unwrap());
+    let (_dir, _path, channels, passes) = export_mcap(&packages);
+    assert!(channels.iter().all(|channel| channel.encoding == ChannelEncoding::Cdr));
+    assert_eq!(passes, 2);
+}
+
+#[test]
+fn a_name_that_begins_like_a_known_definition_is_not_waited_for() {
+    let seen = std::cell::Cell::new(0);
+    let packages = packages_with(|_, topic, payload| {
+        seen.set(seen.get() + usize::from(topic == "/fix"));
+        if topic == "/fix" && seen.get() == 1 {
+            let id = payload.get("@definition").unwrap().as_str().unwrap().to_owned();
+            payload.insert("@definition", id + "0");
+        }
+    });
+    let (_dir, _path, channels, passes) = export_mcap(&packages);
+    assert!(only_json(&channels, "/fix").contains("is not one of its type"));
+    assert_eq!(passes, 1);
+}
+
+#[test]
+fn a_package_that_claims_to_be_whole_and_is_not_is_named() {
+    type Lie = (&'static str, fn(&mut Object), &'static str);
+    let lies: [Lie; 4] = [
+        ("a field is missing", |payload| drop(payload.remove("altitude")), "\"altitude\" is missing"),
+        ("a field is added", |payload| drop(payload.insert("more", 1i64)), "\"more\" is not in the definition"),
+        ("a value is changed", |payload| drop(payload.insert("latitude", "52")), "\"latitude\" is no float"),
+        ("no name", |payload| drop(payload.insert("@definition", "00")), "the definition 00 is not one of its type"),
+    ];
+    for (lie, tell, expected) in lies {
+        let seen = std::cell::Cell::new(0);
+        let packages = packages_with(|_, topic, payload| {
+            seen.set(seen.get() + usize::from(topic == "/fix"));
+            if topic == "/fix" && seen.get() == 3 {
+                tell(payload);
+            }
+        });
+        let (_dir, _path, channels, passes) = export_mcap(&packages);
+        let reason = only_json(&channels, "/fix");
+        assert!(reason.contains(expected), "{lie}: {reason}");
+        assert_eq!(passes, 2, "{lie}");
+    }
+}
+
+#[test]
+fn mcap_of_changed_fields_is_json_with_images_in_their_place() {
     let messages = demo(ingest::TopicFilter::None);
-    let (_dir, path) = export_mcap(read(&plaintext(&messages), 65_536).unwrap());
+    let packages = packages_with(|_, _, payload| {
+        payload.remove("@definition");
+        payload.remove("@definition_text");
+    });
+    let (_dir, path, ..) = export_mcap(&packages);
     let bytes = fs::read(&path).unwrap();
     let summary = ::mcap::Summary::read(&bytes).unwrap().unwrap();
     let mut schemas = BTreeMap::new();
@@ -189,7 +340,7 @@ fn mcap_of_fields_is_json_with_images_in_their_place() {
 #[test]
 fn mcap_of_raw_streams_is_the_recording_again() {
     let messages = demo(ingest::TopicFilter::All);
-    let (_dir, path) = export_mcap(read(&plaintext(&messages), 65_536).unwrap());
+    let (_dir, path, ..) = export_mcap(&read(&plaintext(&messages), 65_536).unwrap());
     let mut source =
         ingest::open(&path, &IngestOptions { raw: ingest::TopicFilter::All, ..IngestOptions::default() }).unwrap();
     for message in &messages {
@@ -207,7 +358,7 @@ fn mcap_of_raw_streams_is_the_recording_again() {
 fn a_package_without_a_place_in_mcap_is_named() {
     let mut packages = read(&plaintext(&demo(ingest::TopicFilter::None)), 65_536).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let mut exporter = McapExporter::create(&dir.path().join("x.mcap")).unwrap();
+    let mut exporter = McapExporter::create(&dir.path().join("x.mcap"), ChannelForms::default()).unwrap();
     let mut no_topic = packages.remove(0);
     no_topic.package.payload.remove("@topic");
     assert!(matches!(exporter.write(no_topic), Err(ExportError::Package { .. })));

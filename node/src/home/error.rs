@@ -77,6 +77,14 @@ pub enum HomeError {
         /// What is wrong.
         problem: &'static str,
     },
+    /// A file of a token cannot be understood.
+    #[error("{} does not hold a token: {problem}; make one with `openssl rand -hex 32`", path.display())]
+    BadToken {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// The key is sealed and there is no passphrase.
     #[error("the {kind} key is sealed; give the passphrase in TRIBUTARY_PASSPHRASE or with --passphrase-file")]
     PassphraseNeeded {

@@ -84,6 +84,34 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), HomeError> 
     sync_parent(path)
 }
 
+/// Adds one line to a private file that grows, under its lock. `line` sees the lines that are there, at most `max` bytes, and says
+/// what is added, or refuses. Durable when this returns. A last line that a crash cut off counts for nothing and is taken away.
+pub(crate) fn append_private<E: From<HomeError>>(
+    path: &Path,
+    max: u64,
+    line: impl FnOnce(&str) -> Result<Option<String>, E>,
+) -> Result<(), E> {
+    let mut file =
+        OpenOptions::new().read(true).append(true).create(true).mode(FILE_MODE).open(path).map_err(io("open", path))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).map_err(|e| io("lock", path)(e.into()))?;
+    let metadata = file.metadata().map_err(io("look at", path))?;
+    private(path, &metadata)?;
+    if metadata.len() > max {
+        let full = std::io::Error::other(format!("it is larger than {max} bytes"));
+        return Err(io("read", path)(full).into());
+    }
+    let mut held = String::new();
+    (&mut file).take(max).read_to_string(&mut held).map_err(io("read", path))?;
+    let whole = held.rfind('\n').map_or(0, |at| at + 1);
+    let Some(line) = line(&held[..whole])? else { return Ok(()) };
+    file.set_len(whole as u64)
+        .and_then(|()| file.write_all(format!("{line}\n").as_bytes()))
+        .and_then(|()| file.sync_all())
+        .map_err(io("write", path))?;
+    sync_parent(path)?;
+    Ok(())
+}
+
 /// Makes a rename or a new file in the folder of `path` durable.
 pub(super) fn sync_parent(path: &Path) -> Result<(), HomeError> {
     let parent = match path.parent() {
@@ -102,4 +130,15 @@ pub(crate) fn read_hex_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, HomeError
     let mut key = Zeroizing::new([0; 32]);
     hex::decode_to_slice(digits, &mut *key).map_err(|_| bad("expected 64 hex digits"))?;
     Ok(key)
+}
+
+/// Reads a token, 16 to 512 printable ASCII characters without spaces, from a private file.
+pub(crate) fn read_token(path: &Path) -> Result<Zeroizing<String>, HomeError> {
+    let bad = |problem| HomeError::BadToken { path: path.to_owned(), problem };
+    let text = read_private(path)?.ok_or_else(|| bad("there is no such file"))?;
+    let token = text.trim();
+    if !(16..=512).contains(&token.len()) || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(bad("expected 16 to 512 printable characters without spaces"));
+    }
+    Ok(Zeroizing::new(token.to_owned()))
 }

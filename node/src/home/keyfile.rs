@@ -46,6 +46,8 @@ pub enum KeyKind {
     Node,
     /// X25519; unwraps what is addressed to this party.
     Encryption,
+    /// X25519; epoch seeds are sealed to it.
+    Seed,
 }
 
 impl KeyKind {
@@ -56,6 +58,7 @@ impl KeyKind {
             Self::Feed => "feed",
             Self::Node => "node",
             Self::Encryption => "encryption",
+            Self::Seed => "seed",
         }
     }
 

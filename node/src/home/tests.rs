@@ -56,7 +56,7 @@ fn keys_survive_and_are_private() {
             }
         }
     }
-    assert_eq!(files, 8, "config.yaml, lock, five keys and owner.pub, and nothing temporary");
+    assert_eq!(files, 9, "config.yaml, lock, six keys and owner.pub, and nothing temporary");
 }
 
 #[test]

@@ -18,6 +18,8 @@
 
 mod reader;
 
+use std::borrow::Cow;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tributary_protocol::json::{Number, Object, Value};
 
@@ -33,6 +35,10 @@ pub const HEADER: usize = 4;
 pub const MAX_LEFTOVER: usize = 64;
 /// Most values (fields and list elements) of one message. A list of that many floats takes some 40 MiB decoded.
 pub const MAX_VALUES: usize = 1 << 20;
+/// The usual quiet not-a-number, bits of a `float32`. `"NaN"` stands for it.
+pub(crate) const QUIET_F32: u32 = 0x7fc0_0000;
+/// The same of a `float64`.
+pub(crate) const QUIET_F64: u64 = 0x7ff8_0000_0000_0000;
 
 /// Why a message cannot be decoded. Names carry no field values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +89,17 @@ pub enum CdrError {
     },
 }
 
+/// What can be made of decoded fields again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fidelity {
+    /// The same bytes up to [`Decoded::used`]: little endian, zeros as padding, texts ended by one zero.
+    Bytes,
+    /// The same message in other bytes: big endian, stale memory as padding, or a not-a-number with a payload.
+    Values,
+    /// Not the same message: a text was not valid UTF-8 or UTF-16.
+    Lossy,
+}
+
 /// A decoded message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decoded {
@@ -90,6 +107,8 @@ pub struct Decoded {
     pub fields: Fields,
     /// Bytes of the message that hold fields, header included. What lies behind is stale memory of the writer.
     pub used: usize,
+    /// Whether the message can be made of the fields again.
+    pub fidelity: Fidelity,
 }
 
 /// Decodes a whole message.
@@ -98,10 +117,12 @@ pub struct Decoded {
 /// The bytes do not fit the plan, or exceed a bound.
 pub fn decode(plan: &Plan, message: &[u8]) -> Result<Decoded, CdrError> {
     let reader = Reader::new(message)?;
-    let mut decoder = Decoder { plan, reader, values: 0, blobs: Vec::new(), emit: true };
+    let mut decoder = Decoder { plan, reader, values: 0, blobs: Vec::new(), emit: true, fidelity: Fidelity::Bytes };
     let value = decoder.structure(plan.root, &Place::TOP)?;
     let used = decoder.finish()?;
-    Ok(Decoded { fields: Fields { value, blobs: decoder.blobs }, used })
+    let plain = decoder.reader.little && decoder.reader.plain;
+    let fidelity = if !plain && decoder.fidelity == Fidelity::Bytes { Fidelity::Values } else { decoder.fidelity };
+    Ok(Decoded { fields: Fields { value, blobs: decoder.blobs, definition: None }, used, fidelity })
 }
 
 /// The length of the message without what lies behind its last field, header included, found without building values. For
@@ -111,7 +132,7 @@ pub fn decode(plan: &Plan, message: &[u8]) -> Result<Decoded, CdrError> {
 /// As [`decode`], except that the number of values is not bounded, since none is kept.
 pub fn measure(plan: &Plan, message: &[u8]) -> Result<usize, CdrError> {
     let reader = Reader::new(message)?;
-    let mut decoder = Decoder { plan, reader, values: 0, blobs: Vec::new(), emit: false };
+    let mut decoder = Decoder { plan, reader, values: 0, blobs: Vec::new(), emit: false, fidelity: Fidelity::Bytes };
     decoder.structure(plan.root, &Place::TOP)?;
     decoder.finish()
 }
@@ -155,6 +176,8 @@ struct Decoder<'a> {
     blobs: Vec<BlobField>,
     /// Build values; otherwise only walk.
     emit: bool,
+    /// Only meaningful while values are built.
+    fidelity: Fidelity,
 }
 
 impl Decoder<'_> {
@@ -173,7 +196,8 @@ impl Decoder<'_> {
         let structure = &self.plan.structs[index];
         if structure.fields.is_empty() {
             // An empty message has one member that no definition shows.
-            self.reader.take::<1>().map_err(|short| short.at(place))?;
+            let dummy = self.reader.take::<1>().map_err(|short| short.at(place))?;
+            self.reader.plain &= dummy == [0];
             return Ok(Object::new());
         }
         self.count_values(structure.fields.len())?;
@@ -279,8 +303,16 @@ impl Decoder<'_> {
             Kind::I32 => integer(number!(i32, 4)),
             Kind::I64 => integer(number!(i64, 8)),
             Kind::U64 => unsigned(number!(u64, 8)),
-            Kind::F32 => single(number!(f32, 4)),
-            Kind::F64 => double(number!(f64, 8)),
+            Kind::F32 => {
+                let value = number!(f32, 4);
+                self.reader.plain &= !value.is_nan() || value.to_bits() == QUIET_F32;
+                single(value)
+            }
+            Kind::F64 => {
+                let value = number!(f64, 8);
+                self.reader.plain &= !value.is_nan() || value.to_bits() == QUIET_F64;
+                double(value)
+            }
             Kind::String => {
                 let length = self.reader.length().map_err(|short| short.at(place))?;
                 let bytes = self.reader.slice(length).map_err(|short| short.at(place))?;
@@ -288,8 +320,13 @@ impl Decoder<'_> {
                     return Ok(Value::Null);
                 }
                 // The length counts a terminating zero; some writers leave it out of an empty string.
+                self.reader.plain &= bytes.ends_with(&[0]);
                 let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
-                Value::String(String::from_utf8_lossy(bytes).into_owned())
+                let text = String::from_utf8_lossy(bytes);
+                if matches!(text, Cow::Owned(_)) {
+                    self.fidelity = Fidelity::Lossy;
+                }
+                Value::String(text.into_owned())
             }
             Kind::WString => {
                 let units = self.reader.length().map_err(|short| short.at(place))?;
@@ -300,8 +337,16 @@ impl Decoder<'_> {
                 let little = self.reader.little;
                 let (pairs, _) = bytes.as_chunks::<2>();
                 let units = pairs.iter().map(|&b| if little { u16::from_le_bytes(b) } else { u16::from_be_bytes(b) });
-                let text: String =
-                    char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+                let mut lossy = false;
+                let text: String = char::decode_utf16(units)
+                    .map(|c| {
+                        lossy |= c.is_err();
+                        c.unwrap_or(char::REPLACEMENT_CHARACTER)
+                    })
+                    .collect();
+                if lossy {
+                    self.fidelity = Fidelity::Lossy;
+                }
                 Value::String(text)
             }
             Kind::Struct(index) => Value::Object(self.structure(index, place)?),
@@ -332,7 +377,8 @@ fn double(value: f64) -> Value {
     }
 }
 
-fn single(value: f32) -> Value {
+/// The JSON form of a `float32`.
+pub(crate) fn single(value: f32) -> Value {
     if !value.is_finite() {
         return double(f64::from(value));
     }

@@ -16,9 +16,9 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use tributary_protocol::rules::native::SchemaPaths;
 
 use super::{
-    IngestError, IngestOptions, Source, SourceItem, SourceMessage, cdr,
+    Definition, IngestError, IngestOptions, Source, SourceItem, SourceMessage, cdr,
     definitions::{Builtin, Definitions, complete_text},
-    msgdef::{self, Lookup as _, Plan, normalize_type_name},
+    msgdef::{self, Lookup as _, NoLookup, Plan, normalize_type_name},
     topic::{Decoding, RawSchema},
 };
 
@@ -269,7 +269,10 @@ impl Topic {
         });
         let (decoding, notice) = match best {
             _ if raw => (Decoding::Raw { plan: best.map(|b| b.plan), schema }, None),
-            Some(best) => (Decoding::Cdr(best.plan), None),
+            Some(best) => {
+                let definition = Definition::of(&self.type_name, &best.text, &best.plan, &NoLookup);
+                (Decoding::Cdr { plan: best.plan, definition }, None)
+            }
             None => {
                 let known = if self.candidates.is_empty() { "no definition of" } else { "no known definition fits" };
                 let hint = "give a directory with its .msg file";

@@ -3,13 +3,15 @@
 //! A byte array longer than [`INLINE_BYTES`] stands in the fields as a marker object (see [`BlobMarker`]), and its bytes
 //! travel next to the fields.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tributary_protocol::{
     json::{Object, Value},
     package::BlobMarker,
 };
+
+use super::Definition;
 
 /// Longest byte array that stays inside the JSON (as base64), in bytes.
 pub const INLINE_BYTES: usize = 1024;
@@ -64,6 +66,9 @@ pub struct Fields {
     pub value: Object,
     /// The blobs in the order their markers stand in `value`.
     pub blobs: Vec<BlobField>,
+    /// The ROS 2 definition of which these are all fields, when nothing of the message was lost in decoding it. Then they can be
+    /// the same message again.
+    pub definition: Option<Arc<Definition>>,
 }
 
 impl Fields {
@@ -126,7 +131,7 @@ mod tests {
         let mut value = Object::new();
         value.insert("a", top.marker.to_value());
         value.insert("l", vec![Value::Null, Value::Object(element)]);
-        Fields { value, blobs: vec![top, deep] }
+        Fields { value, blobs: vec![top, deep], definition: None }
     }
 
     #[test]

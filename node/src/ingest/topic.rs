@@ -9,8 +9,8 @@ use tributary_protocol::{
 };
 
 use super::{
-    Content,
-    cdr::{self, CdrError},
+    Content, Definition,
+    cdr::{self, CdrError, Fidelity},
     fields::{BlobField, Fields, PathSegment, reserved_key},
     msgdef::Plan,
 };
@@ -54,14 +54,18 @@ impl RawMessage {
         let mut value = Object::with_capacity(2);
         value.insert("cdr", blob.marker.to_value());
         value.insert("schema", schema);
-        Fields { value, blobs: vec![blob] }
+        Fields { value, blobs: vec![blob], definition: None }
     }
 }
 
 /// How messages of a topic are turned into content.
 #[derive(Debug, Clone)]
 pub(super) enum Decoding {
-    Cdr(Arc<Plan>),
+    Cdr {
+        plan: Arc<Plan>,
+        /// What goes with fields that are a whole message.
+        definition: Option<Arc<Definition>>,
+    },
     Json,
     /// Raw bytes, cut where the plan says the fields end.
     Raw {
@@ -75,7 +79,7 @@ pub(super) enum Decoding {
 impl Decoding {
     pub(super) fn schema_paths(&self) -> Option<SchemaPaths> {
         match self {
-            Self::Cdr(plan) => plan.schema_paths(),
+            Self::Cdr { plan, .. } => plan.schema_paths(),
             Self::Json | Self::Raw { .. } | Self::Skip => None,
         }
     }
@@ -87,9 +91,13 @@ impl Decoding {
         }
         match self {
             Self::Skip => Ok(None),
-            Self::Cdr(plan) => {
+            Self::Cdr { plan, definition } => {
                 let decoded = cdr::decode(plan, data).map_err(|e: CdrError| e.to_string())?;
-                Ok(Some(Content::Fields(decoded.fields)))
+                let mut fields = decoded.fields;
+                if decoded.fidelity != Fidelity::Lossy {
+                    fields.definition.clone_from(definition);
+                }
+                Ok(Some(Content::Fields(fields)))
             }
             Self::Json => json_fields(data, max_message.min(MAX_LINE)).map(|fields| Some(Content::Fields(fields))),
             Self::Raw { plan, schema } => {
@@ -110,7 +118,7 @@ pub(super) fn json_fields(text: &[u8], max_bytes: usize) -> Result<Fields, Strin
                 let key: String = key.chars().take(64).collect();
                 Err(format!("the field {key:?} begins with @, which is reserved; rename it at the source"))
             }
-            None => Ok(Fields { value, blobs: Vec::new() }),
+            None => Ok(Fields { value, ..Fields::default() }),
         },
         _ => Err("the JSON text is not an object".to_owned()),
     }

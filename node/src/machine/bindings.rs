@@ -6,7 +6,6 @@
 use tributary_protocol::{
     binding::{Binding, BindingChain, BindingError, ChainError, LogPosition, MAX_LIFE_MS, SignedBinding},
     entry::SignedEntry,
-    identity::IdentityKey,
     ids::{Did, Hash, LogKey},
     keys::EncryptionPublicKey,
 };
@@ -47,7 +46,7 @@ pub(crate) struct Terms {
 
 /// All bindings of `did` that the store holds, in order, and what they say together.
 pub(crate) fn load(store: &Store, did: &Did) -> Result<Option<(BindingChain, Vec<SignedBinding>)>, OwnBindingError> {
-    let mut chain: Option<BindingChain> = None;
+    let mut chain = None;
     let mut all = Vec::new();
     let mut after: Option<Vec<u8>> = None;
     loop {
@@ -56,10 +55,7 @@ pub(crate) fn load(store: &Store, did: &Did) -> Result<Option<(BindingChain, Vec
         after = Some(last.clone());
         for (_, bytes) in rows {
             let signed = SignedBinding::decode(&bytes)?;
-            match &mut chain {
-                None => chain = Some(BindingChain::new(&signed)?),
-                Some(chain) => drop(chain.accept(&signed)?),
-            }
+            BindingChain::extend(&mut chain, &signed)?;
             all.push(signed);
         }
     }
@@ -92,25 +88,29 @@ pub(crate) fn first(keys: &Keys, terms: &Terms, now_ms: u64) -> Result<SignedBin
     Ok(SignedBinding::sign(binding, &keys.identity)?)
 }
 
-/// Makes the binding after `chain`, for the keys that the machine has now. It takes every log over where the store stands;
-/// `next_incarnation` closes them all there instead.
-pub(crate) fn next(
-    store: &Store,
-    chain: &BindingChain,
-    keys: &Keys,
-    node_key: [u8; 32],
-    owner: &IdentityKey,
-    next_incarnation: bool,
-    now_ms: u64,
-) -> Result<SignedBinding, OwnBindingError> {
-    let held = chain.current();
+/// Where the logs of an incarnation stand, ascending by log.
+pub(crate) fn heads(store: &Store, did: &Did, incarnation: u32) -> Result<Vec<LogPosition>, OwnBindingError> {
     let mut positions = Vec::new();
-    for log in store.logs(Some(&keys.did))?.into_iter().filter(|log| log.incarnation == held.incarnation) {
+    for log in store.logs(Some(did))?.into_iter().filter(|log| log.incarnation == incarnation) {
         let Some((seq, bytes)) = store.head(&log)? else { continue };
         let head = SignedEntry::decode(&bytes).map_err(|_| OwnBindingError::Head { log })?;
         positions.push(LogPosition { log: log.log, from_seq: seq + 1, prev_entry_hash: head.hash() });
     }
     positions.sort_by_key(|position| position.log);
+    Ok(positions)
+}
+
+/// Makes the binding after `chain`, for the keys that the machine has now, with the machine's signature only. It takes every log
+/// over where the store stands; `next_incarnation` closes them all there instead.
+pub(crate) fn next(
+    store: &Store,
+    chain: &BindingChain,
+    keys: &Keys,
+    node_key: [u8; 32],
+    next_incarnation: bool,
+    now_ms: u64,
+) -> Result<SignedBinding, OwnBindingError> {
+    let held = chain.current();
     let binding = Binding {
         did: keys.did,
         serial: held.serial + 1,
@@ -123,10 +123,7 @@ pub(crate) fn next(
         node_keys: vec![node_key],
         issued_ms: now_ms,
         expires_ms: now_ms + MAX_LIFE_MS,
-        positions,
+        positions: heads(store, &keys.did, held.incarnation)?,
     };
-    let signed = SignedBinding::sign(binding, &keys.identity)?.co_sign(owner);
-    let mut trial = load(store, &keys.did)?.ok_or(OwnBindingError::None)?.0;
-    trial.accept(&signed)?;
-    Ok(signed)
+    Ok(SignedBinding::sign(binding, &keys.identity)?)
 }

@@ -9,21 +9,23 @@ use std::{
 use tributary_protocol::{
     access::Range,
     dataset::{DatasetBuilder, DatasetEntry},
+    ids::{LogId, LogKey},
     json::{Object, Value},
     package::DataPackage,
     record::ChunkRecord,
     seal,
 };
-use tributary_store::StoreOptions;
+use tributary_store::{StoreOptions, Table};
 
 use super::*;
 use crate::{
     config::{Config, Overrides},
-    home::{InitOptions, MachineKeys},
+    home::{InitOptions, MachineKeys, OwnerKey},
     ingest::{Content as SourceContent, Fields, IngestError, Source, SourceItem, SourceMessage},
+    proposal::Change,
 };
 
-const MAP: &str = "
+pub(super) const MAP: &str = "
 roles: [machine]
 streams:
   - topic: /fix
@@ -40,19 +42,19 @@ streams:
 ";
 
 /// A home with a machine in it.
-struct Bench {
-    folder: tempfile::TempDir,
-    clock: Arc<AtomicU64>,
+pub(super) struct Bench {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) clock: Arc<AtomicU64>,
 }
 
-struct Open {
-    machine: Machine,
-    store: Store,
+pub(super) struct Open {
+    pub(super) machine: Machine,
+    pub(super) store: Store,
     heard: Arc<Heard>,
 }
 
 #[derive(Default)]
-struct Heard(Mutex<Vec<Arc<SignedEntry>>>);
+pub(super) struct Heard(Mutex<Vec<Arc<SignedEntry>>>);
 
 impl Announcer for Heard {
     fn announce(&self, entry: &Arc<SignedEntry>, _: Option<Arc<[u8]>>) {
@@ -61,26 +63,26 @@ impl Announcer for Heard {
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let options = InitOptions { owner: None, identity: None, passphrase: None, config: MAP.to_owned() };
         Home::init(&folder.path().join("home"), options, &mut rand::rng()).expect("made");
         Self { folder, clock: Arc::new(AtomicU64::new(1_800_000_000_000)) }
     }
 
-    fn home(&self) -> Home {
+    pub(super) fn home(&self) -> Home {
         Home::open(&self.folder.path().join("home")).expect("opens")
     }
 
-    fn keys(&self) -> MachineKeys {
+    pub(super) fn keys(&self) -> MachineKeys {
         self.home().keys(None).expect("readable")
     }
 
-    fn store(&self) -> Store {
+    pub(super) fn store(&self) -> Store {
         Store::open(self.folder.path().join("home/store"), &StoreOptions::default()).expect("opens").0
     }
 
-    fn try_open(&self, map: &str) -> Result<Open, MachineError> {
+    pub(super) fn try_open(&self, map: &str) -> Result<Open, MachineError> {
         let config = Config::parse(map, "test.yaml", Path::new(""), &Overrides::none()).expect("valid");
         let store = self.store();
         let heard = Arc::new(Heard::default());
@@ -90,6 +92,7 @@ impl Bench {
             keys: &self.keys(),
             store: store.clone(),
             streams: &config.streams,
+            forget_epochs: config.forget_epochs,
             announcer: Arc::clone(&heard) as Arc<dyn Announcer>,
             clock: Arc::new(move || clock.load(Relaxed)),
         };
@@ -102,30 +105,30 @@ impl Bench {
         }
     }
 
-    fn open(&self) -> Open {
+    pub(super) fn open(&self) -> Open {
         self.try_open(MAP).unwrap_or_else(|error| panic!("{error}"))
     }
 }
 
 impl Open {
-    fn end(self) {
+    pub(super) fn end(self) {
         self.machine.shutdown().expect("ends");
         drop(self.machine);
         self.store.close().expect("closes");
     }
 
-    fn log(&self, name: &str) -> LogKey {
+    pub(super) fn log(&self, name: &str) -> LogKey {
         let id = self.machine.stream_id(name).expect("known");
         stream_log(self.machine.keys(), id, self.machine.incarnation())
     }
 
-    fn records(&self, name: &str) -> Vec<ChunkRecord> {
+    pub(super) fn records(&self, name: &str) -> Vec<ChunkRecord> {
         let mut records = Vec::new();
         selection::for_each_record(&self.store, &self.log(name), |record| records.push(record.clone())).expect("read");
         records
     }
 
-    fn plaintext(&self, record: &ChunkRecord) -> Vec<u8> {
+    pub(super) fn plaintext(&self, record: &ChunkRecord) -> Vec<u8> {
         let range =
             GrantRange { stream: record.stream, epoch: record.epoch, first: record.position, last: record.position };
         let key = self.machine.cover(&range).expect("covered").chunk_key(record.position).expect("inside");
@@ -141,7 +144,7 @@ impl Open {
 }
 
 /// Messages made up for a test.
-struct Made(std::vec::IntoIter<SourceMessage>);
+pub(super) struct Made(std::vec::IntoIter<SourceMessage>);
 
 impl Source for Made {
     fn next(&mut self) -> Result<Option<SourceItem>, IngestError> {
@@ -153,7 +156,7 @@ impl Source for Made {
     }
 }
 
-fn fixes(count: u64) -> Made {
+pub(super) fn fixes(count: u64) -> Made {
     let message = |i: u64| {
         let mut value = Object::new();
         value.insert("latitude", Value::from(52.5 + 0.001 * i as f64));
@@ -164,7 +167,7 @@ fn fixes(count: u64) -> Made {
             type_name: "sensor_msgs/msg/NavSatFix".into(),
             log_time_ns: 1_700_000_000_000_000_000 + i * 1_000_000_000,
             publish_time_ns: 0,
-            content: SourceContent::Fields(Fields { value, blobs: Vec::new() }),
+            content: SourceContent::Fields(Fields { value, ..Fields::default() }),
         }
     };
     Made((0..count).map(message).collect::<Vec<_>>().into_iter())
@@ -311,11 +314,38 @@ fn selections_become_exact_ranges() {
         of(time).expect("held"),
         [GrantRange { stream, epoch: 0, first: second.position, last: second.position }]
     );
+    // A range that begins and ends inside chunks has them whole; one millisecond beyond a chunk's end is the next one's.
+    let (third, fourth) = (&records[2], &records[3]);
+    assert!(
+        second.time_from_ms < second.time_to_ms && third.time_to_ms < fourth.time_from_ms,
+        "chunks of some seconds"
+    );
+    let straddling = Range::Time { stream, from_ms: second.time_to_ms, to_ms: third.time_from_ms };
+    assert_eq!(
+        of(straddling).expect("held"),
+        [GrantRange { stream, epoch: 0, first: second.position, last: third.position }]
+    );
+    let after = Range::Time { stream, from_ms: third.time_to_ms + 1, to_ms: fourth.time_from_ms };
+    assert_eq!(
+        of(after).expect("held"),
+        [GrantRange { stream, epoch: 0, first: fourth.position, last: fourth.position }]
+    );
+    // Capture time counts, not when the keys were made: that was years later.
+    let sealed_ms = bench.clock.load(Relaxed);
+    assert!(records.iter().all(|record| record.time_to_ms < sealed_ms - 1000));
+    assert!(of(Range::Time { stream, from_ms: sealed_ms - 1000, to_ms: sealed_ms + 1000 }).is_err());
     let live = of(Range::Live { stream, seconds: 3600 }).expect("an epoch");
     assert!(live[0].first == last && live[0].last.slot() == 60);
     assert!(of(Range::Dataset(DatasetId::from_bytes([1; 32]))).is_err());
     assert!(of(Range::Time { stream, from_ms: 0, to_ms: 1 }).is_err());
     open.end();
+}
+
+/// As the machine and its owner do it, on one computer.
+fn bind(bench: &Bench, store: &Store, change: Change, owner: &OwnerKey) -> SignedBinding {
+    let now_ms = bench.clock.load(Relaxed);
+    let proposal = propose(&bench.home(), &bench.keys(), store, change, now_ms).expect("proposed");
+    apply(&bench.home(), store, &proposal.signed_by(&owner.identity), now_ms).expect("applied")
 }
 
 #[test]
@@ -335,7 +365,7 @@ fn a_copied_home_publishes_nothing_until_the_owner_binds_it_anew() {
     };
     let store = bench.store();
     let owner = bench.home().owner_key(None).expect("readable").expect("still here");
-    rebind(&bench.home(), &bench.keys(), &store, &owner.identity, true, 1_800_000_000_000).expect("bound");
+    bind(&bench, &store, Change::Incarnation, &owner);
     store.close().expect("closes");
 
     let open = bench.open();
@@ -345,6 +375,10 @@ fn a_copied_home_publishes_nothing_until_the_owner_binds_it_anew() {
     assert_eq!(numbers, [1 << 40]);
     let records = open.records("position");
     assert_eq!(records[0].epoch, 1 << 32);
+    // What was recorded before is still sold by its time.
+    let ever = Range::Time { stream: records[0].stream, from_ms: 0, to_ms: u64::MAX };
+    let ranges = open.machine.resolve(&Selection::new(vec![ever]).expect("one range")).expect("held");
+    assert_eq!(ranges.iter().map(|range| range.epoch).collect::<Vec<_>>(), [0, 1 << 32]);
     let log = open.log("position");
     let first = SignedEntry::decode(&open.store.entry(&log, 0).expect("read").expect("held")).expect("an entry");
     let before = open.store.head(&LogKey { incarnation: 0, ..log }).expect("read").expect("held").1;
@@ -392,7 +426,7 @@ fn a_lost_record_or_a_restored_store_publishes_nothing() {
     assert!(matches!(bench.try_open(MAP), Err(MachineError::Displaced { reason: Displaced::Restored, .. })));
     let restored = bench.store();
     let owner = bench.home().owner_key(None).expect("readable").expect("still here");
-    rebind(&bench.home(), &bench.keys(), &restored, &owner.identity, true, 1_800_000_000_000).expect("bound");
+    bind(&bench, &restored, Change::Incarnation, &owner);
     restored.close().expect("closes");
     bench.open().end();
     bench.open().end();
@@ -425,7 +459,7 @@ fn a_changed_feed_key_needs_the_owner() {
     assert!(matches!(bench.try_open(MAP), Err(MachineError::FeedKey { serial: 0 })));
     let store = bench.store();
     let owner = home.owner_key(None).expect("readable").expect("still here");
-    rebind(&home, &bench.keys(), &store, &owner.identity, false, 1_800_000_000_000).expect("bound");
+    bind(&bench, &store, Change::Renew, &owner);
     store.close().expect("closes");
     let open = bench.open();
     open.machine.ingest(&mut fixes(1), |_| {}).expect("read");

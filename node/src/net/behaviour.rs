@@ -1,7 +1,7 @@
 //! The composed libp2p behaviour and its settings: which protocols the node speaks, and the limits libp2p itself enforces.
 //! No logic of ours runs here.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use libp2p::{
     StreamProtocol,
@@ -20,9 +20,12 @@ use libp2p::{
 
 use super::{
     ACCESS_PROTOCOL, MAX_ACCESS_MESSAGE, MAX_GOSSIP_FRAME, MAX_SYNC_REQUEST, MAX_SYNC_RESPONSE, SYNC_PROTOCOL,
+    addresses::AddressLimits,
     config::NetConfig,
     error::StartError,
+    event::Counters,
     frame::FrameCodec,
+    room::Room,
     streams::Streams,
     topics::{self, FeedTopics},
 };
@@ -47,7 +50,9 @@ type Requests = request_response::Behaviour<FrameCodec>;
 pub(super) struct Behaviour {
     pub(super) blocked: allow_block_list::Behaviour<BlockedPeers>,
     pub(super) allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
+    pub(super) addresses: AddressLimits,
     pub(super) limits: connection_limits::Behaviour,
+    pub(super) room: Room,
     pub(super) memory: Toggle<memory_connection_limits::Behaviour>,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
@@ -55,10 +60,17 @@ pub(super) struct Behaviour {
     pub(super) sync: Requests,
     pub(super) access: Requests,
     pub(super) pull: Streams,
+    pub(super) peaq: Streams,
 }
 
 impl Behaviour {
-    pub(super) fn new(key: &Keypair, config: &NetConfig, pull: Streams) -> Result<Self, StartError> {
+    pub(super) fn new(
+        key: &Keypair,
+        config: &NetConfig,
+        pull: Streams,
+        peaq: Streams,
+        counters: &Arc<Counters>,
+    ) -> Result<Self, StartError> {
         let mut blocked = allow_block_list::Behaviour::<BlockedPeers>::default();
         for peer in &config.block {
             blocked.block_peer(*peer);
@@ -87,7 +99,9 @@ impl Behaviour {
         Ok(Self {
             blocked,
             allowed: allowed.into(),
+            addresses: AddressLimits::new(caps, Arc::clone(counters)),
             limits: connection_limits::Behaviour::new(limits),
+            room: Room::new(caps.incoming),
             memory: memory.into(),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
@@ -95,6 +109,7 @@ impl Behaviour {
             sync: requests(SYNC_PROTOCOL, sync, config.sync_timeout),
             access: requests(ACCESS_PROTOCOL, access, config.access_timeout),
             pull,
+            peaq,
         })
     }
 }

@@ -33,13 +33,14 @@ pub(super) enum Command {
     Report(MessageId, PeerId, Acceptance),
     Request(Which, PeerId, Vec<u8>, oneshot::Sender<Result<Vec<u8>, RequestError>>),
     OpenPull(PeerId, Opened),
+    Keep(PeerId),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
     Ban(PeerId),
     Unban(PeerId),
     Penalize(PeerId, Offence),
 }
 
-/// The pull streams peers open, and whether anybody takes them.
+/// The streams of one protocol that peers open, and whether anybody takes them.
 pub(super) struct PullStreams {
     serving: Arc<AtomicBool>,
     incoming: Mutex<Option<Incoming>>,
@@ -67,12 +68,33 @@ impl PullStreams {
     }
 }
 
+/// Streams of peaq's delivery protocol that peers open. Dropped, they are offered no longer.
+pub struct PeaqStreams {
+    incoming: Incoming,
+    home: Arc<PullStreams>,
+}
+
+impl PeaqStreams {
+    /// The next stream and who opened it; `None` when the network has stopped.
+    pub async fn next(&mut self) -> Option<(PeerId, Stream)> {
+        self.incoming.recv().await
+    }
+}
+
+impl Drop for PeaqStreams {
+    fn drop(&mut self) {
+        let (_, nothing) = mpsc::channel(1);
+        self.home.give_back(std::mem::replace(&mut self.incoming, nothing));
+    }
+}
+
 /// A handle of the network task. The task ends when the last one is dropped.
 #[derive(Clone)]
 pub struct Client {
     pub(super) peer_id: PeerId,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) pulls: Arc<PullStreams>,
+    pub(super) peaqs: Arc<PullStreams>,
     pub(super) peer_events: broadcast::Sender<PeerEvent>,
     pub(super) stop: CancellationToken,
     pub(super) counters: Arc<Counters>,
@@ -157,6 +179,12 @@ impl Client {
         }
     }
 
+    /// Takes the streams that peaq's buyers open, and offers them the protocol; `None` when somebody has them already.
+    #[must_use]
+    pub fn take_peaq_streams(&self) -> Option<PeaqStreams> {
+        self.peaqs.take().map(|incoming| PeaqStreams { incoming, home: Arc::clone(&self.peaqs) })
+    }
+
     /// The connected peers.
     pub async fn peers(&self) -> Result<Vec<PeerInfo>, NetError> {
         self.ask(Command::Peers).await
@@ -176,6 +204,11 @@ impl Client {
     /// Lifts a ban.
     pub async fn unban(&self, peer: PeerId) -> Result<(), NetError> {
         self.send(Command::Unban(peer)).await
+    }
+
+    /// Keeps the connections of a peer while newcomers crowd in: it is being served.
+    pub async fn keep(&self, peer: PeerId) -> Result<(), NetError> {
+        self.send(Command::Keep(peer)).await
     }
 
     /// Counts an offence against a peer; enough of them ban it for a time.

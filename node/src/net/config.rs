@@ -72,8 +72,12 @@ impl Default for NetConfig {
 /// Limits on connections. At a limit a new connection is refused; those that stand are left alone.
 #[derive(Debug, Clone)]
 pub struct ConnectionCaps {
-    /// Inbound connections that are not yet authenticated.
+    /// Inbound connections that are not yet authenticated. They cost little, and whoever says nothing holds one for 10 s.
     pub pending_incoming: u32,
+    /// Of these and of established inbound ones, those of one IPv4 address or IPv6 /64.
+    pub per_address: AddressCaps,
+    /// The same for one loopback address: all nodes of a test network, or everybody behind a proxy on this host, share one.
+    pub per_loopback_address: AddressCaps,
     /// Dials under way.
     pub pending_outgoing: u32,
     /// Established inbound connections.
@@ -89,7 +93,11 @@ pub struct ConnectionCaps {
 impl Default for ConnectionCaps {
     fn default() -> Self {
         Self {
-            pending_incoming: 64,
+            pending_incoming: 256,
+            // It takes 32 silent hosts to fill all places for handshakes; a fleet of 32 robots fits behind one NAT.
+            per_address: AddressCaps { pending: 8, established: 32 },
+            // As much as there is in total.
+            per_loopback_address: AddressCaps { pending: 256, established: 256 },
             pending_outgoing: 64,
             incoming: 256,
             outgoing: 128,
@@ -97,6 +105,15 @@ impl Default for ConnectionCaps {
             memory_bytes: 2 << 30,
         }
     }
+}
+
+/// Inbound connections of one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressCaps {
+    /// Not yet authenticated.
+    pub pending: u32,
+    /// Established.
+    pub established: u32,
 }
 
 /// Lengths of the queues of the network task.

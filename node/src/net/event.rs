@@ -205,7 +205,7 @@ pub struct PeerInfo {
     pub score: f64,
 }
 
-/// Counters since the network started.
+/// Counters since the network started, and what there is now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct NetStats {
     /// Gossip messages handed on.
@@ -226,6 +226,12 @@ pub struct NetStats {
     pub streams_dropped: u64,
     /// Peers banned.
     pub bans: u64,
+    /// Inbound connections refused because their address has too many.
+    pub refused_per_address: u64,
+    /// Inbound connections that are established now.
+    pub inbound: u64,
+    /// Inbound connections that are in the handshake now.
+    pub inbound_pending: u64,
 }
 
 /// The counters behind [`NetStats`].
@@ -240,6 +246,9 @@ pub(super) struct Counters {
     pub(super) bad_frames: AtomicU64,
     pub(super) streams_dropped: AtomicU64,
     pub(super) bans: AtomicU64,
+    pub(super) refused_per_address: AtomicU64,
+    pub(super) inbound: AtomicU64,
+    pub(super) inbound_pending: AtomicU64,
 }
 
 impl Counters {
@@ -254,6 +263,9 @@ impl Counters {
             bad_frames: self.bad_frames.load(Relaxed),
             streams_dropped: self.streams_dropped.load(Relaxed),
             bans: self.bans.load(Relaxed),
+            refused_per_address: self.refused_per_address.load(Relaxed),
+            inbound: self.inbound.load(Relaxed),
+            inbound_pending: self.inbound_pending.load(Relaxed),
         }
     }
 }

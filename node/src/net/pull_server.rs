@@ -5,19 +5,21 @@
 //! batch while the last one is being written, so a stream holds at most two batches whatever the size of the transfer. No
 //! thread waits for a slow peer, and one that makes no progress is cut off.
 
+mod batch;
+mod limits;
+mod slots;
+
 use std::{
-    collections::HashMap,
     io,
     num::NonZeroU32,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use futures::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use governor::{DefaultDirectRateLimiter, Quota};
+use governor::DefaultDirectRateLimiter;
 use libp2p::{PeerId, Stream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -27,10 +29,17 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tributary_protocol::{
     ids::Hash,
-    record::MAX_CIPHERTEXT_LEN,
     wire::{PullHeader, PullStatus},
 };
 
+use self::{
+    batch::{Batch, read_batch},
+    slots::{Slot, Slots, limiter},
+};
+pub use self::{
+    batch::{ChunkLookup, ChunkProvider},
+    limits::PullServerConfig,
+};
 use super::{
     Client, FrameError, Offence,
     pull::{PullRequestError, read_request},
@@ -39,69 +48,6 @@ use super::{
 
 /// A stream must take this much within the stall timeout, and is charged for it at once, bytes.
 const SLICE: usize = 64 << 10;
-
-/// What a provider knows about a chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChunkLookup {
-    /// Its ciphertext was appended.
-    Found,
-    /// It was withdrawn by a tombstone.
-    Gone,
-    /// It is not here.
-    Absent,
-}
-
-/// Where the server finds chunks: the store, or anything else that maps hashes to ciphertext.
-pub trait ChunkProvider: Send + Sync + 'static {
-    /// Appends the ciphertext of `hash`, at most [`MAX_CIPHERTEXT_LEN`] bytes, to `into`. Called on a thread that may block.
-    /// What it appends is not checked again: the puller does that.
-    fn read(&self, hash: &Hash, into: &mut Vec<u8>) -> ChunkLookup;
-}
-
-impl<F: Fn(&Hash, &mut Vec<u8>) -> ChunkLookup + Send + Sync + 'static> ChunkProvider for F {
-    fn read(&self, hash: &Hash, into: &mut Vec<u8>) -> ChunkLookup {
-        self(hash, into)
-    }
-}
-
-/// Limits of the server.
-#[derive(Debug, Clone)]
-pub struct PullServerConfig {
-    /// Transfers at a time.
-    pub max_streams: usize,
-    /// Transfers at a time of one peer.
-    pub max_streams_per_peer: usize,
-    /// Refusals at a time; beyond, streams are reset without a word.
-    pub max_refusals: usize,
-    /// The request must be here within this time.
-    pub request_timeout: Duration,
-    /// A peer must take 64 KiB within this time.
-    pub stall_timeout: Duration,
-    /// When a refused peer may try again.
-    pub retry_after: Duration,
-    /// Bytes read ahead per batch. A stream holds two batches, each up to this and one chunk.
-    pub batch_bytes: usize,
-    /// Bytes per second to all peers.
-    pub bytes_per_second: Option<NonZeroU32>,
-    /// Bytes per second to one peer.
-    pub bytes_per_second_per_peer: Option<NonZeroU32>,
-}
-
-impl Default for PullServerConfig {
-    fn default() -> Self {
-        Self {
-            max_streams: 32,
-            max_streams_per_peer: 8,
-            max_refusals: 256,
-            request_timeout: Duration::from_secs(10),
-            stall_timeout: Duration::from_secs(30),
-            retry_after: Duration::from_secs(1),
-            batch_bytes: 256 << 10,
-            bytes_per_second: None,
-            bytes_per_second_per_peer: None,
-        }
-    }
-}
 
 /// Why the server could not start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -188,12 +134,6 @@ impl PullServer {
     }
 }
 
-/// A bucket that holds at least one slice, so that a slice can always be paid for.
-fn limiter(rate: NonZeroU32) -> DefaultDirectRateLimiter {
-    let slice = NonZeroU32::new(SLICE as u32).unwrap_or(NonZeroU32::MAX);
-    DefaultDirectRateLimiter::direct(Quota::per_second(rate).allow_burst(rate.max(slice)))
-}
-
 struct Shared {
     provider: Arc<dyn ChunkProvider>,
     client: Client,
@@ -202,69 +142,6 @@ struct Shared {
     refusals: Arc<Semaphore>,
     slots: Mutex<Slots>,
     counters: Counters,
-}
-
-/// Peers whose rate is remembered after their last transfer, so that a new stream is no fresh allowance.
-const MAX_IDLE_PEERS: usize = 1024;
-
-type PeerLimiter = Option<Arc<DefaultDirectRateLimiter>>;
-
-/// Who has transfers under way. Bounded by `max_streams` and [`MAX_IDLE_PEERS`].
-#[derive(Default)]
-struct Slots {
-    total: usize,
-    peers: HashMap<PeerId, (usize, PeerLimiter)>,
-}
-
-impl Slots {
-    /// Takes a place for `peer`; `None` when there is none. Returns what limits the peer's rate.
-    fn take(&mut self, peer: PeerId, config: &PullServerConfig) -> Option<PeerLimiter> {
-        if self.total >= config.max_streams {
-            return None;
-        }
-        if self.peers.len() >= MAX_IDLE_PEERS && !self.peers.contains_key(&peer) {
-            self.peers.retain(|_, (streams, _)| *streams > 0);
-        }
-        let fresh = || (0, config.bytes_per_second_per_peer.map(limiter).map(Arc::new));
-        let (streams, limiter) = self.peers.entry(peer).or_insert_with(fresh);
-        if *streams >= config.max_streams_per_peer {
-            return None;
-        }
-        *streams += 1;
-        self.total += 1;
-        Some(limiter.clone())
-    }
-
-    /// Gives a place back.
-    fn give(&mut self, peer: &PeerId) {
-        self.total -= 1;
-        if let Some((streams, limiter)) = self.peers.get_mut(peer) {
-            *streams -= 1;
-            if *streams == 0 && limiter.is_none() {
-                self.peers.remove(peer);
-            }
-        }
-    }
-}
-
-/// One transfer's place; given back on drop.
-struct Slot {
-    shared: Arc<Shared>,
-    peer: PeerId,
-    limiter: PeerLimiter,
-}
-
-impl Slot {
-    fn take(shared: &Arc<Shared>, peer: PeerId) -> Option<Self> {
-        let limiter = shared.slots.lock().unwrap_or_else(PoisonError::into_inner).take(peer, &shared.config)?;
-        Some(Self { shared: Arc::clone(shared), peer, limiter })
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner).give(&self.peer);
-    }
 }
 
 async fn accept(mut incoming: Incoming, shared: Arc<Shared>, stop: CancellationToken) {
@@ -352,15 +229,6 @@ async fn serve(slot: Slot, mut stream: Stream) {
     }
 }
 
-/// A batch of headers and ciphertexts, ready to be written.
-struct Batch {
-    bytes: Vec<u8>,
-    chunks: u64,
-    body_bytes: u64,
-    /// The next hash to look up.
-    next: usize,
-}
-
 async fn transfer<S>(slot: &Slot, stream: &mut S) -> Result<(), ServeError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -397,48 +265,6 @@ fn spawn_read(
     tokio::task::spawn_blocking(move || read_batch(&*provider, &hashes, next, limit, buffer))
 }
 
-/// Reads chunks into one buffer, each behind its header, until it holds `limit` bytes or all are there.
-fn read_batch(
-    provider: &dyn ChunkProvider,
-    hashes: &[Hash],
-    mut next: usize,
-    limit: usize,
-    mut bytes: Vec<u8>,
-) -> Batch {
-    bytes.clear();
-    let (mut chunks, mut body_bytes) = (0, 0);
-    while let Some(hash) = hashes.get(next) {
-        next += 1;
-        let start = bytes.len();
-        bytes.extend_from_slice(&[0; PullHeader::LEN]);
-        let body = start + PullHeader::LEN;
-        let found = provider.read(hash, &mut bytes);
-        let len = bytes.len() - body;
-        let status = match (found, u32::try_from(len)) {
-            (ChunkLookup::Found, Ok(small)) if (1..=MAX_CIPHERTEXT_LEN).contains(&len) => {
-                PullStatus::Found { len: small }
-            }
-            (ChunkLookup::Found, _) => {
-                tracing::error!(%hash, len, "a stored chunk has a length that no chunk has; not served");
-                PullStatus::NotFound
-            }
-            (ChunkLookup::Gone, _) => PullStatus::Gone,
-            (ChunkLookup::Absent, _) => PullStatus::NotFound,
-        };
-        if let PullStatus::Found { len } = status {
-            chunks += 1;
-            body_bytes += u64::from(len);
-        } else {
-            bytes.truncate(body);
-        }
-        bytes[start..body].copy_from_slice(&PullHeader { hash: *hash, status }.encode());
-        if bytes.len() >= limit {
-            break;
-        }
-    }
-    Batch { bytes, chunks, body_bytes, next }
-}
-
 /// Writes slice by slice, each paid for first, each within the stall timeout.
 async fn write<S: AsyncWrite + Unpin>(slot: &Slot, stream: &mut S, bytes: &[u8]) -> Result<(), ServeError> {
     let shared = &slot.shared;
@@ -455,79 +281,4 @@ async fn write<S: AsyncWrite + Unpin>(slot: &Slot, stream: &mut S, bytes: &[u8])
         timeout(shared.config.stall_timeout, stream.write_all(slice)).await.map_err(|_| ServeError::Stalled)??;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn provider(hash: &Hash, into: &mut Vec<u8>) -> ChunkLookup {
-        match hash.as_bytes()[0] {
-            0 => ChunkLookup::Absent,
-            1 => ChunkLookup::Gone,
-            2 => {
-                into.resize(into.len() + MAX_CIPHERTEXT_LEN + 1, 0);
-                ChunkLookup::Found
-            }
-            n => {
-                into.extend(std::iter::repeat_n(n, 1000));
-                ChunkLookup::Found
-            }
-        }
-    }
-
-    #[test]
-    fn places_are_bounded_per_peer_and_in_all_and_come_back() {
-        let config = PullServerConfig { max_streams: 3, max_streams_per_peer: 2, ..PullServerConfig::default() };
-        let (mut slots, [a, b]) = (Slots::default(), [PeerId::random(), PeerId::random()]);
-        assert!(slots.take(a, &config).is_some() && slots.take(a, &config).is_some());
-        assert!(slots.take(a, &config).is_none(), "per peer");
-        assert!(slots.take(b, &config).is_some());
-        assert!(slots.take(b, &config).is_none(), "in all");
-        slots.give(&a);
-        assert!(slots.take(b, &config).is_some());
-        for peer in [a, b, b] {
-            slots.give(&peer);
-        }
-        assert_eq!((slots.total, slots.peers.len()), (0, 0));
-    }
-
-    #[test]
-    fn a_new_stream_is_no_fresh_allowance() {
-        let rate = NonZeroU32::new(1);
-        let config = PullServerConfig { bytes_per_second_per_peer: rate, ..PullServerConfig::default() };
-        let (mut slots, peer) = (Slots::default(), PeerId::random());
-        let slice = NonZeroU32::new(SLICE as u32).unwrap();
-        let first = slots.take(peer, &config).flatten().unwrap();
-        assert_eq!(first.check_n(slice), Ok(Ok(())), "a slice always fits the bucket");
-        slots.give(&peer);
-        let second = slots.take(peer, &config).flatten().unwrap();
-        assert!(second.check_n(slice).unwrap().is_err());
-        slots.give(&peer);
-        // Forgotten only when many others came in between.
-        for _ in 0..=MAX_IDLE_PEERS {
-            let other = PeerId::random();
-            assert!(slots.take(other, &config).is_some());
-            slots.give(&other);
-        }
-        assert!(slots.peers.len() <= MAX_IDLE_PEERS);
-    }
-
-    #[test]
-    fn batches_cut_at_the_limit_and_lose_nothing() {
-        let hashes: Vec<Hash> = (0..20).map(|n| Hash::from_bytes([n; 32])).collect();
-        let (mut next, mut all, mut chunks, mut buffer) = (0, Vec::new(), 0, Vec::new());
-        while next < hashes.len() {
-            let batch = read_batch(&provider, &hashes, next, 3000, buffer);
-            assert!(batch.bytes.len() < 3000 + 1000 + PullHeader::LEN, "{}", batch.bytes.len());
-            assert!(batch.next > next);
-            all.extend_from_slice(&batch.bytes);
-            (next, chunks, buffer) = (batch.next, chunks + batch.chunks, batch.bytes);
-        }
-        assert_eq!(chunks, 17);
-        assert_eq!(all.len(), 20 * PullHeader::LEN + 17 * 1000);
-        // An oversized chunk is not there, rather than a frame no puller accepts.
-        let third: &[u8; PullHeader::LEN] = all[2 * PullHeader::LEN..3 * PullHeader::LEN].try_into().unwrap();
-        assert_eq!(PullHeader::decode(third).unwrap().status, PullStatus::NotFound);
-    }
 }

@@ -12,27 +12,33 @@
 
 mod audit;
 mod desk;
+mod hook;
 mod order;
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tributary_protocol::{
-    access::{GrantError, QuoteError},
+    access::{Grant, GrantError, QuoteError, Selection},
     entry::LayoutError,
-    ids::{Did, Hash},
+    ids::{Did, Hash, StreamId},
+    keys::EncryptionPublicKey,
     wire::{AccessMessage, AccessReply, DenyCode},
 };
 use tributary_store::{Store, StoreError};
 
+pub(crate) use self::audit::read as audit_log;
 use self::desk::Desk;
+pub(super) use self::hook::{Hooks, hooks};
 pub use self::{
     audit::{AuditEvent, AuditRecord},
-    order::{BadOrder, Order, OrderRange, OrderState},
+    desk::Admission,
+    hook::HookStatus,
+    order::{BadOrder, Given, Order, OrderRange, OrderState},
 };
 use super::rates::{PeerRates, per_minute};
 use crate::{
-    machine::{Clock, Machine, MachineError, OwnBindingError, SelectionError},
+    machine::{Clock, EpochError, Machine, MachineError, OwnBindingError, SelectionError},
     net::{Client, InboundRequest, Offence, PeerId},
 };
 
@@ -40,6 +46,8 @@ use crate::{
 const PEERS_AT_FULL_RATE: u32 = 16;
 /// Messages that are answered at a time; the others wait.
 const AT_A_TIME: usize = 4;
+/// What a buyer is told about data whose keys the machine has no more.
+const FORGOTTEN: &str = "the machine keeps no keys of data this old: ask its owner for them";
 /// When to ask again while nothing can be stored or published, in ms.
 const TROUBLE_MS: u32 = 60_000;
 
@@ -115,6 +123,14 @@ pub enum AccessError {
     Store(#[from] StoreError),
 }
 
+impl AccessError {
+    /// Whether it is about keys that the machine has forgotten.
+    fn is_forgotten(&self) -> bool {
+        let Self::Machine(error) = self else { return false };
+        matches!(&**error, MachineError::Selection(SelectionError::Epoch(EpochError::Forgotten { .. })))
+    }
+}
+
 impl From<MachineError> for AccessError {
     fn from(error: MachineError) -> Self {
         Self::Machine(Box::new(error))
@@ -154,14 +170,53 @@ impl AccessService {
         store: Store,
         clock: Clock,
         per_minute_and_peer: u32,
+        hooks: Option<Hooks>,
     ) -> Result<Self, AccessError> {
         let each = per_minute(per_minute_and_peer);
         let all = per_minute(per_minute_and_peer.saturating_mul(PEERS_AT_FULL_RATE));
         Ok(Self {
-            desk: machine.map(|machine| Desk::open(machine, store, clock)).transpose()?,
+            desk: machine.map(|machine| Desk::open(machine, store, clock, hooks)).transpose()?,
             rates: PeerRates::new(each, all),
             places: Arc::new(Semaphore::new(AT_A_TIME)),
         })
+    }
+
+    /// The desk of a machine without a node: nobody asks, the operator gives.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub(crate) fn without_node(machine: Arc<Machine>, store: Store, clock: Clock) -> Result<Self, AccessError> {
+        Self::open(Some(machine), store, clock, 1, None)
+    }
+
+    /// Issues grants that nobody asked for, and notes them with their line in the audit log, durably.
+    ///
+    /// # Errors
+    ///
+    /// When there is nothing to grant, or nothing can be stored.
+    pub fn give(
+        &self,
+        buyer: Did,
+        key: EncryptionPublicKey,
+        selection: &Selection,
+    ) -> Result<(Given, Vec<Grant>), AccessError> {
+        self.desk()?.give(buyer, key, selection)
+    }
+
+    /// What was given by hand, newest first, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn given(&self, limit: usize) -> Result<Vec<Given>, AccessError> {
+        self.desk()?.given(limit)
+    }
+
+    /// What became of the programs that tell the operator about requests.
+    #[must_use]
+    pub fn hooks(&self) -> HookStatus {
+        self.desk.as_ref().and_then(Desk::hooks).unwrap_or_default()
     }
 
     /// The orders, newest first, at most `limit`.
@@ -232,6 +287,25 @@ impl AccessService {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.desk.as_ref().map_or(0, Desk::pending)
+    }
+
+    /// Whether a buyer may have a stream by its policy, for orders that come another way than the access protocol. A name that
+    /// is not proven is good for no list; `None` is a buyer without a peaqID.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn admission(&self, buyer: Option<&Did>, proven: bool, stream: &StreamId) -> Result<Admission, AccessError> {
+        self.desk()?.admission(buyer, proven, stream)
+    }
+
+    /// Whether the access of a buyer to a stream was revoked.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn revoked(&self, buyer: &Did, stream: &StreamId) -> Result<bool, AccessError> {
+        Ok(self.desk()?.is_revoked(stream, buyer)?)
     }
 
     /// Refuses what waited too long and forgets orders whose grants are over.
@@ -308,6 +382,9 @@ fn refusal(error: &AccessError) -> AccessReply {
         AccessError::Machine(inner) => match &**inner {
             MachineError::Selection(SelectionError::Empty { .. }) => denied(DenyCode::NotFound, &inner.to_string()),
             MachineError::Selection(SelectionError::Cover { .. }) => denied(DenyCode::Invalid, &inner.to_string()),
+            MachineError::Selection(SelectionError::Epoch(EpochError::Forgotten { .. })) => {
+                denied(DenyCode::Policy, FORGOTTEN)
+            }
             _ => trouble(error),
         },
         AccessError::TooManyRanges { .. } => denied(DenyCode::Policy, &error.to_string()),

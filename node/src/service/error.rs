@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tributary_protocol::peaq::StreamError;
 use tributary_store::StoreError;
 
 use super::access::AccessError;
@@ -10,6 +11,7 @@ use crate::{
     home::HomeError,
     machine::MachineError,
     net::{NetError, PullServerError, StartError, SubscribeError},
+    peaq::orchestration::OrchestrationError,
 };
 
 /// Why a node did not start.
@@ -43,6 +45,12 @@ pub enum NodeError {
     /// Orders or policies cannot be read.
     #[error(transparent)]
     Access(Box<AccessError>),
+    /// The parties of envelopes for peaq's software cannot be used.
+    #[error("the section `peaq` of the configuration cannot be used: {0}")]
+    Parties(#[source] StreamError),
+    /// The orchestration API cannot be offered.
+    #[error(transparent)]
+    Orchestration(Box<OrchestrationError>),
     /// The runtime is going down.
     #[error("the node was stopped while it started")]
     Stopped,
@@ -59,7 +67,13 @@ macro_rules! boxed {
     )*};
 }
 
-boxed!(Home(HomeError), Machine(MachineError), Buyer(BuyerError), Access(AccessError));
+boxed!(
+    Home(HomeError),
+    Machine(MachineError),
+    Buyer(BuyerError),
+    Access(AccessError),
+    Orchestration(OrchestrationError)
+);
 
 /// What did not go well while a node stopped. It has stopped all the same.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -9,7 +9,7 @@ use tributary_store::Store;
 
 use super::access::AccessService;
 use crate::{
-    buyer::{Buyer, FeedLink, Streams},
+    buyer::{Buyer, FeedLink, Streams, SubscriptionTerms},
     config::{Config, Follow, FollowStreams},
     machine::Clock,
     net::{Client, Multiaddr},
@@ -46,6 +46,12 @@ pub(super) fn start(kept: &Kept<'_>, tasks: &mut JoinSet<()>) {
         for follow in &config.follow {
             tasks.spawn(follow_until_found(buyer.clone(), follow.clone()));
         }
+        let subscriptions = config.buyer.subscriptions.iter();
+        let wanted: Vec<(Did, SubscriptionTerms)> =
+            subscriptions.flat_map(|all| all.streams.iter().map(|terms| (all.machine, terms.clone()))).collect();
+        if !wanted.is_empty() {
+            tasks.spawn(subscribe(buyer.clone(), wanted));
+        }
     }
     tasks.spawn(keep_orders(Arc::clone(access)));
     if retention::is_limited(config) {
@@ -73,6 +79,12 @@ async fn stay_connected(net: Client, peers: Vec<Multiaddr>) {
     }
 }
 
+async fn subscribe(buyer: Buyer, wanted: Vec<(Did, SubscriptionTerms)>) {
+    if let Err(error) = buyer.configure_subscriptions(wanted).await {
+        tracing::error!(%error, "the subscriptions of the configuration cannot be kept up");
+    }
+}
+
 async fn follow_until_found(buyer: Buyer, follow: Follow) {
     let link = FeedLink::new(follow.machine, follow.addresses);
     let streams = match follow.streams {
@@ -81,7 +93,7 @@ async fn follow_until_found(buyer: Buyer, follow: Follow) {
     };
     let (mut wait, longest) = FOLLOW_AGAIN;
     loop {
-        match buyer.follow(&link, streams.clone()).await {
+        match buyer.follow_from(&link, streams.clone(), Some(follow.from)).await {
             Ok((_, report)) => {
                 tracing::info!(machine = %link.did, entries = report.entries, "feed followed");
                 return;

@@ -4,10 +4,12 @@ use std::num::NonZeroU32;
 
 use tributary_store::StoreOptions;
 
-use super::{access::AccessService, sync_server::SyncServer};
+use super::{NodeError, access::AccessService, sync_server::SyncServer};
 use crate::{
     config::Config,
-    net::{ConnectionCaps, NetConfig, PullServerConfig},
+    home::Home,
+    net::{AddressCaps, ConnectionCaps, NetConfig, PullServerConfig},
+    peaq::{DeliveryLimits, Parties, PartyNames},
 };
 
 /// When peers that found a queue full may ask again, in ms.
@@ -24,6 +26,14 @@ pub(super) fn net_config(config: &Config) -> NetConfig {
         connections: ConnectionCaps {
             incoming: limits.connections,
             per_peer: limits.connections_per_peer,
+            per_address: AddressCaps {
+                pending: limits.handshakes_per_address,
+                established: limits.connections_per_address,
+            },
+            per_loopback_address: AddressCaps {
+                pending: limits.handshakes_per_loopback_address,
+                established: limits.connections_per_loopback_address,
+            },
             ..ConnectionCaps::default()
         },
         sync_busy: SyncServer::busy(BUSY_MS),
@@ -44,4 +54,14 @@ pub(super) fn pull_config(config: &Config) -> PullServerConfig {
         bytes_per_second_per_peer: rate(limits.pull_bytes_per_second_per_peer),
         ..PullServerConfig::default()
     }
+}
+
+pub(super) fn delivery_limits(config: &Config) -> DeliveryLimits {
+    let transfers = usize::try_from(config.peaq.deliveries).unwrap_or(usize::MAX);
+    DeliveryLimits { transfers, ..DeliveryLimits::default() }
+}
+
+/// Who stands in envelopes for peaq's software.
+pub(super) fn parties(config: &Config, home: &Home) -> Result<Parties, NodeError> {
+    Parties::try_from(PartyNames::new(&config.peaq, &home.public_keys()?)).map_err(NodeError::Parties)
 }

@@ -5,6 +5,8 @@ pub(super) mod gather;
 use serde::{Deserialize, Serialize};
 use tributary_protocol::ids::{Did, LogId, StreamId};
 
+pub use super::access::HookStatus;
+pub use crate::buyer::{SubscriptionState, SubscriptionStatus};
 use crate::machine::LaneReport;
 
 /// How a node stands.
@@ -28,6 +30,8 @@ pub struct NodeStatus {
     pub links: Vec<String>,
     /// Connected peers.
     pub peers: Vec<PeerStatus>,
+    /// Inbound connections.
+    pub inbound: InboundStatus,
     /// The machine's incarnation.
     pub incarnation: Option<u32>,
     /// Its streams.
@@ -38,8 +42,12 @@ pub struct NodeStatus {
     pub outbox: Option<OutboxStatus>,
     /// Requests for access that wait for the operator.
     pub pending_requests: u64,
+    /// What became of the programs that tell the operator about such requests (`access.hook`).
+    pub hooks: HookStatus,
     /// Feeds that are followed.
     pub followed: Vec<FollowedStatus>,
+    /// Live subscriptions.
+    pub subscriptions: Vec<SubscriptionStatus>,
     /// The store.
     pub store: StoreStatus,
     /// Chunks served to peers since the start.
@@ -65,6 +73,21 @@ pub struct PeerStatus {
     pub rtt_ms: Option<u64>,
     /// Its gossip score; 0 is neutral.
     pub score: f64,
+}
+
+/// Inbound connections: how many there are, and what keeps one address from having them all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboundStatus {
+    /// Established now.
+    pub established: u64,
+    /// In the handshake now.
+    pub handshakes: u64,
+    /// Refused since the start because their address had too many.
+    pub refused_per_address: u64,
+    /// How many established ones an IPv4 address or IPv6 /64 may have.
+    pub connections_per_address: u32,
+    /// How many it may have in the handshake.
+    pub handshakes_per_address: u32,
 }
 
 /// A stream of the machine.
@@ -123,6 +146,8 @@ pub struct OutboxStatus {
 pub struct FollowedStatus {
     /// The machine.
     pub did: Did,
+    /// From where its streams are followed: `start`, `now`, or `dataset:` and an id.
+    pub from: String,
     /// Serial of its newest binding; `None` when none is known.
     pub binding_serial: Option<u64>,
     /// Whether that binding is past its time.
@@ -140,7 +165,9 @@ pub struct FollowedLogStatus {
     pub log: LogId,
     /// Its incarnation.
     pub incarnation: u32,
-    /// Entries held.
+    /// Position of the first entry that is followed; more than 0 when following began later.
+    pub first: u64,
+    /// How far it is held: one behind the position of the newest entry.
     pub entries: u64,
     /// Entries that the machine says there are; `None` before its first head.
     pub announced: Option<u64>,
@@ -206,8 +233,14 @@ pub enum WarningCode {
     LaneStalled,
     /// A stream has stopped.
     LaneStopped,
+    /// A program that tells the operator about requests failed.
+    HookFailed,
     /// A followed machine tells two stories.
     Equivocation,
+    /// A subscription has ended: the machine took access back or refused it.
+    SubscriptionEnded,
+    /// A subscription does not go on at the moment.
+    SubscriptionFailing,
     /// The store has stopped.
     StoreStopped,
     /// The store could not be read for this status.

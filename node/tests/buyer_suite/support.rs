@@ -1,7 +1,7 @@
 //! A machine that does what the test wants, and buyers.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::SeqCst},
@@ -70,6 +70,8 @@ pub(crate) struct Machine {
     pub(crate) mood: Mutex<Mood>,
     /// Every sync request that came.
     pub(crate) asked: Mutex<Vec<SyncRequest>>,
+    /// Logs that sync requests are told nothing about.
+    pub(crate) withheld: Mutex<HashSet<LogId>>,
     /// Chunks that are served with other bytes.
     pub(crate) tampered: Mutex<HashMap<Hash, Vec<u8>>>,
     /// Chunks that were served.
@@ -137,6 +139,7 @@ impl Machine {
             bindings: Mutex::new(vec![binding.clone()]),
             mood: Mutex::new(Mood::Grants),
             asked: Mutex::default(),
+            withheld: Mutex::default(),
             tampered: Mutex::default(),
             served: AtomicU64::new(0),
             pondered: AtomicU64::new(0),
@@ -335,6 +338,32 @@ impl Machine {
         (builder.id(), all)
     }
 
+    fn withholds(&self, log: &LogId) -> bool {
+        self.withheld.lock().unwrap().contains(log)
+    }
+
+    /// Says nothing more about a stream's log, or does again.
+    pub(crate) fn withhold(&self, name: &str, withheld: bool) {
+        let (mut logs, log) = (self.withheld.lock().unwrap(), LogId::from(self.stream(name)));
+        if withheld {
+            logs.insert(log)
+        } else {
+            logs.remove(&log)
+        };
+    }
+
+    /// Seals so many chunks of one package each into a dataset, and announces them. Returns their bytes.
+    pub(crate) fn write(&self, name: &str, builder: &mut DatasetBuilder, chunks: u32) -> Vec<u8> {
+        let mut all = Vec::new();
+        for _ in 0..chunks {
+            let (number, line) = self.package(name, &self.identity);
+            all.extend_from_slice(&line);
+            let (signed, body) = self.chunk(name, builder, (line, 1, number), ContentEncoding::PACKAGES);
+            self.keep_chunk(&signed, body);
+        }
+        all
+    }
+
     fn sync(&self, request: SyncRequest) -> SyncResponse {
         self.asked.lock().unwrap().push(request);
         match request {
@@ -348,12 +377,13 @@ impl Machine {
                 let logs = self.logs.lock().unwrap();
                 let mut heads: Vec<(LogId, Vec<u8>)> = logs
                     .iter()
-                    .filter(|(key, _)| key.log >= from_log)
+                    .filter(|(key, _)| key.log >= from_log && !self.withholds(&key.log))
                     .map(|(key, (next, hash))| (key.log, self.head_of(key, *next, *hash).bytes().to_vec()))
                     .collect();
                 heads.sort();
                 SyncResponse::Heads { heads: heads.into_iter().map(|(_, head)| head).collect(), more: false }
             }
+            SyncRequest::Entries { log, .. } if self.withholds(&log.log) => SyncResponse::NotFound,
             SyncRequest::Entries { log, from, max } => {
                 let max = usize::try_from(max).unwrap().min(256);
                 let entries = self.store.entries(&log, from, max + 1, 900 << 10).unwrap();
@@ -544,6 +574,15 @@ impl Shopper {
 
     pub(crate) async fn follow(&self, machine: &Machine) {
         soon("follow", self.buyer.follow(&machine.link().await, Streams::All)).await.unwrap();
+    }
+
+    /// Gets the keys of key positions `first..=last` of a stream.
+    pub(crate) async fn buy_positions(&self, machine: &Machine, name: &str, first: u64, last: u64) {
+        let (first, last) = (Position::from_u64(first).unwrap(), Position::from_u64(last).unwrap());
+        let range = Range::Positions { stream: machine.stream(name), epoch: 0, first, last };
+        let selection = Selection::new(vec![range]).unwrap();
+        let asked = self.buyer.request_access(&machine.did, selection, Duration::from_secs(10));
+        soon("access", asked).await.unwrap();
     }
 
     pub(crate) async fn buy(&self, machine: &Machine, dataset: DatasetId) {

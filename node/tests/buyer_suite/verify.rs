@@ -174,7 +174,7 @@ async fn a_second_close_of_a_dataset_is_an_equivocation_and_the_first_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dataset_that_is_not_closed_cannot_be_proven_yet() {
+async fn a_dataset_that_is_not_closed_is_proven_so_far_and_an_unknown_one_not_found() {
     let machine = Machine::new(69).await;
     let mut builder = machine.builder("/imu");
     let (number, line) = machine.package("/imu", &machine.identity);
@@ -183,6 +183,8 @@ async fn a_dataset_that_is_not_closed_cannot_be_proven_yet() {
     let shopper = Shopper::new().await;
     shopper.follow(&machine).await;
     let verified = shopper.buyer.verify(&machine.did, builder.id()).await;
+    assert!(matches!(verified, Ok(ref report) if !report.complete && report.chunks == 1), "{verified:?}");
+    let verified = shopper.buyer.verify(&machine.did, DatasetId::from_bytes([9; 32])).await;
     assert!(matches!(verified, Err(VerifyError::NotFound(_))));
     let datasets = shopper.buyer.datasets(&machine.did).await.unwrap();
     assert_eq!((datasets.len(), datasets[0].closed, datasets[0].chunks), (1, false, 1));

@@ -232,6 +232,30 @@ async fn a_stream_that_never_ends_or_never_reads_is_cut_off_and_its_place_is_fre
 }
 
 #[tokio::test]
+async fn chunks_that_went_out_count_also_when_the_transfer_breaks() {
+    let (a, b) = pair().await;
+    // One batch, of which the first slice goes out at once and the second a second later.
+    let (chunks, wanted) = Chunks::new(20, 10_000);
+    let config = PullServerConfig { bytes_per_second: NonZeroU32::new(64 << 10), ..PullServerConfig::default() };
+    let server = serve(&b, chunks, config);
+    let stream = soon("open", a.client.open_pull(b.id())).await.unwrap();
+    let mut pull = PullClient::start(stream, wanted, PullOptions::default()).unwrap();
+    for _ in 0..6 {
+        assert!(soon("chunk", pull.next()).await.unwrap().result.is_ok());
+    }
+    a.client.disconnect(b.id()).await.unwrap();
+    soon("the broken transfer", async {
+        while server.stats().failed < 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let stats = server.stats();
+    assert!((6..20).contains(&stats.chunks), "{stats:?}");
+    assert_eq!(stats.bytes, stats.chunks * 10_000);
+}
+
+#[tokio::test]
 async fn malformed_requests_are_counted_and_end_in_a_ban() {
     let mut node = Node::new(tcp_config()).await;
     let (chunks, wanted) = Chunks::new(1, 10);

@@ -37,7 +37,7 @@ use super::{
     selection::read_position,
 };
 use crate::{
-    binding::{Binding, IDENTITY_SIGNATURE_LEN},
+    binding::{Binding, BindingChain, IDENTITY_SIGNATURE_LEN},
     entry::layout::{LayoutError, Reader, put_block},
     identity::{IdentityKey, recover_eip191},
     ids::{Did, Hash, StreamId},
@@ -246,8 +246,8 @@ enum Signature {
 /// What the opener of a grant knows about it already.
 #[derive(Clone, Copy)]
 pub struct GrantExpectation<'a> {
-    /// The machine's binding with the serial that the grant names. On arrival that has to be the current one; a grant that was
-    /// kept is checked with the one of its time.
+    /// The machine's binding with the serial that the grant names. On arrival it is that of [`Grant::binding_in`]; a grant that
+    /// was kept is checked with the one of its time.
     pub binding: &'a Binding,
     /// The buyer: who opens it.
     pub buyer: Did,
@@ -309,6 +309,25 @@ impl Grant {
     #[must_use]
     pub fn header(&self) -> &GrantHeader {
         &self.header
+    }
+
+    /// Whether the owner issued it, not the machine. Not proven before [`Grant::verify`].
+    #[must_use]
+    pub fn is_by_owner(&self) -> bool {
+        matches!(self.signature, Signature::Owner(_))
+    }
+
+    /// The binding that a grant is checked with when it arrives: the one it names, if the key that speaks through it is still
+    /// the machine's, else the newest one, which refuses it. A binding that was only renewed takes no grant away, and a retired
+    /// feed key issues none.
+    #[must_use]
+    pub fn binding_in<'a>(&self, chain: &'a BindingChain) -> &'a Binding {
+        let newest = chain.current();
+        let named = chain.get(self.header.binding_serial).filter(|named| match &self.signature {
+            Signature::Feed(_) => named.feed_key == newest.feed_key,
+            Signature::Owner(_) => named.owner_id == newest.owner_id,
+        });
+        named.unwrap_or(newest)
     }
 
     /// The bytes, as they travel.

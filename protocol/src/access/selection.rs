@@ -5,7 +5,7 @@
 //! | tag | range | fields |
 //! |---|---|---|
 //! | 1 | dataset | dataset (32) |
-//! | 2 | time | stream (32), from ms (8), to ms (8), both included |
+//! | 2 | time | stream (32), from ms (8), to ms (8), both included, by capture time |
 //! | 3 | positions | stream (32), epoch (8), first (8), last (8), both included |
 //! | 4 | live | stream (32), seconds (4), from the grant on |
 
@@ -25,7 +25,9 @@ pub const MAX_LIVE_SECONDS: u32 = 30 * 24 * 60 * 60;
 pub enum Range {
     /// A dataset.
     Dataset(DatasetId),
-    /// All chunks whose keys were made in this time.
+    /// All chunks with content that was captured in this time: those whose record's earliest and latest capture time overlap it.
+    /// A chunk is sold whole, so one that straddles an end of the range is in, with what it holds from beyond. When a chunk was
+    /// sealed, and its key made, plays no part: a recording of last week that is ingested today is last week's.
     Time {
         /// The stream.
         stream: StreamId,

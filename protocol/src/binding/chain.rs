@@ -189,6 +189,19 @@ impl BindingChain {
         Ok(Self { links: vec![Link { binding: first.binding().clone(), hash: first.hash() }] })
     }
 
+    /// Begins the chain with its first binding, or adds the next one: what a loop over stored bindings does with each.
+    ///
+    /// # Errors
+    ///
+    /// As [`BindingChain::new`] and [`BindingChain::accept`]. Nothing changes then.
+    pub fn extend(chain: &mut Option<Self>, next: &SignedBinding) -> Result<(), ChainError> {
+        match chain {
+            None => *chain = Some(Self::new(next)?),
+            Some(chain) => drop(chain.accept(next)?),
+        }
+        Ok(())
+    }
+
     /// Adds the next binding. On an error nothing changes.
     ///
     /// # Errors

@@ -398,6 +398,35 @@ fn a_follower_may_join_late_and_asks_for_nothing_before() {
 }
 
 #[test]
+fn a_late_joiner_goes_back_only_along_the_true_chain() {
+    let (machine, _, log) = world(20);
+    let at = (log, 0);
+    let entries = machine.logs[&at].clone();
+    let mut node = Node::new(machine.did());
+    node.binding(&machine.bindings[0]).expect("the first");
+    assert_eq!(node.follower.extend_back(&entries[..3]), Err(JoinError::NotProven), "nothing is followed yet");
+    node.follower.join_at(&entries[3]).expect("proven");
+
+    assert_eq!(node.follower.extend_back(&entries[..2]), Err(JoinError::NotProven), "a gap before the start");
+    let holed = [entries[0].clone(), entries[2].clone()];
+    assert_eq!(node.follower.extend_back(&holed), Err(JoinError::NotProven), "a gap inside");
+    let thief = FeedKey::generate(&mut rng(201));
+    for (key, salt) in [(&machine.key, 7), (&thief, 8)] {
+        // Signed by the right key or not: another entry is not the one whose hash is known.
+        let other = machine.forge(key, at, 2, entries[1].hash(), salt);
+        assert_eq!(node.follower.extend_back(&[other]), Err(JoinError::NotProven));
+    }
+    let start = |node: &Node| node.follower.tip(&log, 0).map(|tip| (tip.start, tip.next));
+    assert_eq!(start(&node), Some((3, 4)), "nothing changed");
+
+    node.follower.extend_back(&entries[1..3]).expect("proven");
+    assert_eq!(start(&node), Some((1, 4)));
+    node.follower.extend_back(&entries[..1]).expect("proven");
+    assert_eq!(start(&node), Some((0, 4)));
+    assert_eq!(node.follower.tip(&log, 0), Some(LogTip::of(&entries[0], &entries[3])));
+}
+
+#[test]
 fn odd_times_raise_flags_and_block_nothing() {
     let (mut machine, mut node, log) = world(20);
     let now = machine.now_ms;

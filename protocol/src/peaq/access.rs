@@ -311,6 +311,12 @@ impl AccessBook {
         self.entries.extend(own.map(|entry| (entry.chunk_id, entry.buyer)));
     }
 
+    /// Adds the entries that are sealed to this key, whatever their ids. Of two entries for one chunk the later one counts.
+    pub fn add_for_key(&mut self, file: ParsedAccessFile, public_key: &[u8; 32]) {
+        let own = file.entries.into_iter().filter(|entry| entry.buyer.is_for(public_key));
+        self.entries.extend(own.map(|entry| (entry.chunk_id, entry.buyer)));
+    }
+
     /// The entry for this chunk.
     #[must_use]
     pub fn get(&self, chunk_id: &str) -> Option<&RecipientEntry> {

@@ -21,7 +21,19 @@ pub fn unwrap_chunk_key(
     entry: &RecipientEntry,
     private: &BoxSecretKey,
 ) -> Result<Zeroizing<[u8; 32]>, StreamError> {
-    let sealed = hexes::decode(&entry.wrapped_key_hex, "wrapped_key_hex")?;
+    open_chunk_key(envelope, &entry.wrapped_key_hex, private)
+}
+
+/// As [`unwrap_chunk_key`], for whoever kept nothing of an entry but its sealed key.
+///
+/// # Errors
+/// As [`unwrap_chunk_key`].
+pub fn open_chunk_key(
+    envelope: &Envelope,
+    wrapped_key_hex: &str,
+    private: &BoxSecretKey,
+) -> Result<Zeroizing<[u8; 32]>, StreamError> {
+    let sealed = hexes::decode(wrapped_key_hex, "wrapped_key_hex")?;
     let key = private.open(&sealed).ok_or(StreamError::Unwrap)?;
     if hexes::key_commitment(&key) != envelope.encryption.key_commitment {
         return Err(StreamError::Commitment);

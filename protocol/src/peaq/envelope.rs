@@ -92,6 +92,14 @@ pub struct RecipientEntry {
     pub wrapped_key_hex: String,
 }
 
+impl RecipientEntry {
+    /// Whether it says that it is sealed to this key, in any spelling.
+    #[must_use]
+    pub fn is_for(&self, public_key: &[u8; 32]) -> bool {
+        hexes::decode(&self.public_key_hex, "public_key_hex").is_ok_and(|key| key == public_key)
+    }
+}
+
 /// `signature` of an envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -217,10 +225,16 @@ impl Envelope {
         ascii_json::indented(self)
     }
 
-    /// The text peaq's peer-to-peer frames carry: compact, ASCII, no trailing newline.
+    /// The same without white space and newline. Frames sort its keys, see [`super::frame`].
     #[must_use]
     pub fn to_compact_text(&self) -> Vec<u8> {
         ascii_json::compact(self)
+    }
+
+    /// The first recipient entry that is sealed to this key.
+    #[must_use]
+    pub fn recipient_with_key(&self, public_key: &[u8; 32]) -> Option<&RecipientEntry> {
+        self.encryption.key_recipients.iter().find(|entry| entry.is_for(public_key))
     }
 
     /// The first recipient entry of this role.

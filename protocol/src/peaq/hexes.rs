@@ -51,7 +51,9 @@ pub fn key_commitment(key: &[u8]) -> String {
     format!("sha256:{}", hex::encode(sha256(key)))
 }
 
-pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+/// SHA-256 of `bytes`.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 

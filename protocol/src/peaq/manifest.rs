@@ -1,14 +1,18 @@
 //! `manifest.json`: what a directory of chunks says of itself.
 //!
 //! Not signed, so it proves nothing; it does say what to expect, and a reader that ignores it cannot tell a chain that was
-//! cut short from a whole one. [`Manifest::check`] compares.
+//! cut short from a whole one. [`Manifest::check`] compares. What is signed travels in its key `tributary`, see [`super::origin`].
 
 use serde::{Deserialize, Serialize};
 
-use super::{CHUNK_SCHEMA, ReadError, StreamError, ascii_json, chain::ChainSummary, error::excerpt, hexes};
+use super::{
+    CHUNK_SCHEMA, ReadError, StreamError, ascii_json, chain::ChainSummary, error::excerpt, hexes, origin::OriginText,
+};
 
-/// Longest manifest that is read, in bytes.
-pub const MAX_MANIFEST_BYTES: usize = 8 * 1024 * 1024;
+/// Longest manifest that is read, in bytes: statements of origin about 100,000 chunks.
+pub const MAX_MANIFEST_BYTES: usize = 64 * 1024 * 1024;
+/// Longest manifest that peaq's CLI downloads, in bytes. From a directory it takes any.
+pub const MAX_DOWNLOAD_MANIFEST_BYTES: usize = 8 * 1024 * 1024;
 /// Most files a download may consist of.
 pub const MAX_FILES: usize = 10_000;
 
@@ -45,6 +49,9 @@ pub struct Manifest {
     /// Names of the files beside the manifest; a server adds them so that peaq's CLI can download them one by one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<Vec<String>>,
+    /// The machine's own statements about these chunks. Not peaq's: its tools ignore the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tributary: Option<OriginText>,
 }
 
 /// What was read is not what the manifest announced.
@@ -91,6 +98,7 @@ impl Manifest {
             s3_bucket: None,
             s3_prefix: None,
             files: None,
+            tributary: None,
         })
     }
 

@@ -59,6 +59,12 @@ impl Recipient {
         Ok(Self { id: id.to_owned(), role, public_key_hex: public_key_hex.to_owned(), public_key })
     }
 
+    /// The recipient's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The key's text as given; hex digits and perhaps `0x`, so it is safe in a file name.
     #[must_use]
     pub fn public_key_hex(&self) -> &str {

@@ -6,7 +6,12 @@
 
 use std::borrow::Cow;
 
-use super::{StreamError, chain::chunk_id, envelope::Envelope, hexes};
+use super::{
+    StreamError,
+    chain::chunk_id,
+    envelope::{Envelope, Signature},
+    hexes,
+};
 use crate::keys::FeedPublicKey;
 
 /// Why a chain is broken; the text is peaq's reason, word for word.
@@ -138,6 +143,12 @@ impl ChainVerifier {
         Ok(())
     }
 
+    /// The key that signed every chunk so far; `None` at the start, and once there was more than one.
+    #[must_use]
+    pub fn signer(&self) -> Option<&FeedPublicKey> {
+        self.signer.as_ref()
+    }
+
     /// Ends the chain.
     ///
     /// # Errors
@@ -165,21 +176,33 @@ pub fn verify_chain<'a, 'b>(
     verifier.finish()
 }
 
-/// The key that signed the text of the ciphertext's SHA-256 in this envelope, `None` if the signature is not good.
+/// The key that signed the text of the ciphertext's SHA-256 in this envelope, `None` if the signature is not good or does not
+/// say for whom.
+///
+/// # Errors
+/// As [`signing_key`].
+pub fn verify_signature(
+    envelope: &Envelope,
+    ciphertext_sha256: &[u8; 32],
+) -> Result<Option<FeedPublicKey>, StreamError> {
+    if is_named(&envelope.signature) { signing_key(envelope, ciphertext_sha256) } else { Ok(None) }
+}
+
+/// Whether a signature says for which machine and with which of its keys, which peaq's chain verifier demands.
+#[must_use]
+pub fn is_named(signature: &Signature) -> bool {
+    !hexes::is_blank(&signature.machine_did) && !hexes::is_blank(&signature.key_id)
+}
+
+/// The key that signed, whomever it claims to sign for.
 ///
 /// The key is looked at before the signature's text: peaq gives a verdict for a malformed key, and raises for a malformed
 /// signature only if the key was one.
 ///
 /// # Errors
 /// [`StreamError::Hex`] if `signature.value` is not hex.
-pub fn verify_signature(
-    envelope: &Envelope,
-    ciphertext_sha256: &[u8; 32],
-) -> Result<Option<FeedPublicKey>, StreamError> {
+pub fn signing_key(envelope: &Envelope, ciphertext_sha256: &[u8; 32]) -> Result<Option<FeedPublicKey>, StreamError> {
     let signature = &envelope.signature;
-    if hexes::is_blank(&signature.machine_did) || hexes::is_blank(&signature.key_id) {
-        return Ok(None);
-    }
     let Ok(public) = hexes::decode(&signature.public_key_hex, "public_key_hex") else { return Ok(None) };
     let Ok(public) = <[u8; 32]>::try_from(public) else { return Ok(None) };
     let public = FeedPublicKey::from_bytes(public);

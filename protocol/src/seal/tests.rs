@@ -47,19 +47,16 @@ fn what_was_sealed_opens_at_every_level() {
         assert_eq!(open(&record, &chunk_key(), &ciphertext).as_ref(), Ok(&plaintext));
         assert_eq!(open_verified(&record, &feed_key().public(), &chunk_key(), &ciphertext).as_ref(), Ok(&plaintext));
         assert_eq!(verify_plaintext(&record, &chunk_key(), &plaintext), Ok(plaintext_sha256));
+        assert_eq!(check_readable(&record, &chunk_key(), &ciphertext), Ok(()));
         assert_eq!(open_unhashed(&record, &chunk_key(), ciphertext), Ok(plaintext));
     }
 }
 
 #[test]
-fn the_buffer_is_not_copied_when_it_has_room_for_the_tag() {
-    let mut plaintext = Vec::with_capacity(1000 + TAG_LEN);
-    plaintext.resize(1000, 9);
-    let place = plaintext.as_ptr();
-    let (key, feed_key) = (chunk_key(), feed_key());
-    let Sealed { ciphertext, record, .. } = seal(input(&key, &feed_key, plaintext)).expect("a good chunk");
-    assert_eq!(ciphertext.as_ptr(), place);
-    let opened = open_unhashed(&record, &key, ciphertext).expect("opens");
+fn what_was_hashed_before_opens_in_its_own_buffer() {
+    let Sealed { ciphertext, record, .. } = sealed(&[9; 1000]);
+    let place = ciphertext.as_ptr();
+    let opened = open_unhashed(&record, &chunk_key(), ciphertext).expect("opens");
     assert_eq!(opened.as_ptr(), place);
 }
 
@@ -72,6 +69,7 @@ fn each_fault_has_its_own_error() {
     let length = OpenError::Length { index, expected: record.len, found: short.len() };
     assert_eq!(open(&record, &key, short), Err(length));
     assert_eq!(open_unhashed(&record, &key, short.to_vec()), Err(length));
+    assert_eq!(check_readable(&record, &key, short), Err(length));
     let empty = ChunkRecord { len: 0, hash: Hash::of(b""), ..record.clone() };
     assert!(matches!(open(&empty, &key, b""), Err(OpenError::Length { .. })));
 
@@ -79,10 +77,14 @@ fn each_fault_has_its_own_error() {
     flipped[3] ^= 1;
     assert_eq!(open(&record, &key, &flipped), Err(OpenError::Hash { index }));
     assert_eq!(open_unhashed(&record, &key, flipped.clone()), Err(OpenError::Decrypt { index }));
+    assert_eq!(check_readable(&record, &key, &flipped), Err(OpenError::Decrypt { index }));
     assert_eq!(verify_v1(&record, &public, &flipped), Err(V1Error::Sha256 { index }));
+    assert_eq!(open_proven(&record, &public, &key, &flipped), Err(V1Error::Sha256 { index }.into()));
 
     let other_key = ChunkKey::from_bytes(&[6; 32]);
     assert_eq!(open(&record, &other_key, &ciphertext), Err(OpenError::Key { index }));
+    assert_eq!(open_proven(&record, &public, &other_key, &ciphertext), Err(OpenError::Key { index }));
+    assert_eq!(check_readable(&record, &other_key, &ciphertext), Err(OpenError::Key { index }));
 
     let other_nonce = ChunkRecord { nonce: [8; 24], ..record.clone() };
     assert_eq!(open(&other_nonce, &key, &ciphertext), Err(OpenError::Decrypt { index }));
@@ -185,6 +187,7 @@ proptest! {
         ciphertext[at] ^= 1 << bit;
         let index = record.index;
         prop_assert_eq!(open(&record, &chunk_key(), &ciphertext), Err(OpenError::Hash { index }));
+        prop_assert_eq!(check_readable(&record, &chunk_key(), &ciphertext), Err(OpenError::Decrypt { index }));
         prop_assert_eq!(open_unhashed(&record, &chunk_key(), ciphertext), Err(OpenError::Decrypt { index }));
     }
 
@@ -196,6 +199,7 @@ proptest! {
         let key = chunk_key();
         let record = ChunkRecord { len, key_commitment: key.commitment(), ..record };
         prop_assert!(open_unhashed(&record, &key, ciphertext.clone()).is_err());
+        prop_assert!(check_readable(&record, &key, &ciphertext).is_err());
         prop_assert!(open(&record, &key, &ciphertext).is_err());
         prop_assert!(verify_v1(&record, &feed_key().public(), &ciphertext).is_err());
     }

@@ -18,7 +18,26 @@ pub(crate) fn read_vectors<T: DeserializeOwned>(name: &str) -> T {
 }
 
 /// The cases, of which there has to be one.
+#[allow(dead_code, reason = "the suite of the chunk formats has lists of which it says more")]
 pub(crate) fn not_empty<T>(cases: Vec<T>) -> Vec<T> {
     assert!(!cases.is_empty(), "the vector file has no cases");
     cases
 }
+
+/// A vector file: the header that all have, which is for people, and its own fields.
+macro_rules! vector_file {
+    ($name:ident { $($field:ident: $kind:ty),* $(,)? }) => {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields, rename_all = "camelCase")]
+        struct $name {
+            #[serde(rename = "description")]
+            _description: String,
+            #[serde(rename = "sdk")]
+            _sdk: std::collections::BTreeMap<String, String>,
+            #[serde(rename = "seed")]
+            _seed: String,
+            $($field: $kind,)*
+        }
+    };
+}
+pub(crate) use vector_file;

@@ -9,7 +9,7 @@ use tributary_protocol::peaq::{
     sealed_box::BoxSecretKey,
 };
 
-use super::{SdkError, TestKeys, b64, envelope, envelopes, load, rng, some};
+use super::{SdkError, TestKeys, b64, envelope, envelopes, read_vectors, rng, some, vector_file};
 
 vector_file!(Access { cases: Vec<AccessCase>, errors: Vec<AccessErrorCase> });
 
@@ -53,7 +53,7 @@ struct AccessErrorCase {
 }
 
 fn access() -> Access {
-    let file: Access = load("buyer_access.json");
+    let file: Access = read_vectors("buyer_access");
     some(&file.cases, "cases");
     some(&file.errors, "errors");
     file

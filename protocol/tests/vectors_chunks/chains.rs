@@ -16,7 +16,7 @@ use tributary_protocol::peaq::{
     verify::verify_chain,
 };
 
-use super::{TestKeys, b64, bytes, envelopes, load, rng, some};
+use super::{TestKeys, b64, bytes, envelopes, read_vectors, rng, some, vector_file};
 
 vector_file!(Chains { chains: Vec<ChainCase> });
 
@@ -65,7 +65,7 @@ impl TryRng for ScriptedRng {
 impl TryCryptoRng for ScriptedRng {}
 
 fn chains() -> Vec<ChainCase> {
-    let file: Chains = load("chunk_chains.json");
+    let file: Chains = read_vectors("chunk_chains");
     some(&file.chains, "chains");
     file.chains
 }

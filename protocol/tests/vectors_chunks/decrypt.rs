@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tributary_protocol::peaq::{decrypt::decrypt_chunk, envelope::RecipientEntry, sealed_box::BoxSecretKey};
 
-use super::{SdkError, b64, envelope, load, some};
+use super::{SdkError, b64, envelope, read_vectors, some, vector_file};
 
 vector_file!(Decrypt { cases: Vec<DecryptCase> });
 
@@ -51,7 +51,7 @@ struct DecryptExpected {
 
 #[test]
 fn vector_chunk_decrypt() {
-    let file: Decrypt = load("chunk_decrypt.json");
+    let file: Decrypt = read_vectors("chunk_decrypt");
     for case in some(&file.cases, "cases") {
         let envelope = envelope(&case.chunk);
         let result = BoxSecretKey::from_hex(&case.private_key_hex).and_then(|secret| {

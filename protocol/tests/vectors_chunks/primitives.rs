@@ -11,7 +11,7 @@ use tributary_protocol::peaq::{
     sealed_box::{BoxPublicKey, BoxSecretKey},
 };
 
-use super::{SdkError, bytes, load, rng, some};
+use super::{SdkError, bytes, read_vectors, rng, some, vector_file};
 
 vector_file!(Primitives {
     sha256: Vec<Sha256Case>,
@@ -79,7 +79,7 @@ struct SealedBoxCase {
 }
 
 fn load_primitives() -> Primitives {
-    load("primitives.json")
+    read_vectors("primitives")
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tributary_protocol::peaq::verify::{ChainError, ChainVerifier, verify_chain};
 
-use super::{SdkError, b64, envelopes, load, some};
+use super::{SdkError, b64, envelopes, read_vectors, some, vector_file};
 
 vector_file!(Tampered { cases: Vec<TamperedCase> });
 
@@ -43,7 +43,7 @@ struct Raises {
 
 #[test]
 fn vector_chunk_chains_tampered() {
-    let file: Tampered = load("chunk_chains_tampered.json");
+    let file: Tampered = read_vectors("chunk_chains_tampered");
     for case in some(&file.cases, "cases") {
         let envelopes = envelopes(&case.chunks);
         let ciphertexts: BTreeMap<u64, Vec<u8>> =
@@ -81,7 +81,7 @@ fn vector_chunk_chains_tampered() {
 
 #[test]
 fn vector_chunk_chains_tampered_reports_what_peaq_accepts() {
-    let file: Tampered = load("chunk_chains_tampered.json");
+    let file: Tampered = read_vectors("chunk_chains_tampered");
     let report = |start: &str| {
         let case = file.cases.iter().find(|case| case.name.starts_with(start)).expect(start);
         let ciphertexts: Vec<Vec<u8>> = case.ciphertext_base64.values().map(|text| b64(text)).collect();

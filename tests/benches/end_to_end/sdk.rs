@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Stdio},
 };
 
 /// A running `tests/tools/sdk_baseline.py`.
@@ -19,7 +19,7 @@ impl Sdk {
     pub(crate) fn start() -> Option<Self> {
         let python = std::env::var_os("TRIBUTARY_SDK_PYTHON")?;
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut child = Command::new(python)
+        let mut child = tributary_tests::peaq::quiet(python)
             .arg(root.join("tools/sdk_baseline.py"))
             .arg(root.join("../protocol/benches/imu.json"))
             .stdin(Stdio::piped())

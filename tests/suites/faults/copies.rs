@@ -1,6 +1,9 @@
 //! Homes that were restored or copied: nothing is signed twice for one place.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use tributary::service::status::WarningCode;
 use tributary_protocol::ids::Did;
@@ -14,7 +17,7 @@ use tributary_tests::{
 
 const TOPIC: &str = "/imu";
 
-fn machine(sandbox: &Sandbox) -> std::path::PathBuf {
+fn machine(sandbox: &Sandbox) -> PathBuf {
     sandbox.machine("machine", &[stream(TOPIC, ", chunk: { bytes: 8KiB }")])
 }
 
@@ -37,10 +40,31 @@ async fn bind(home: &Path, owner_key: &Path) {
     assert_eq!(ended.json()["incarnation"], 1);
 }
 
-fn take_owner_key(home: &Path, sandbox: &Sandbox) -> std::path::PathBuf {
+fn take_owner_key(home: &Path, sandbox: &Sandbox) -> PathBuf {
     let kept = sandbox.path().join("owner.key");
     fs::rename(home.join("keys/owner.key"), &kept).unwrap();
     kept
+}
+
+/// A machine whose owner key is elsewhere, a buyer, and where the machine is backed up.
+struct Scene {
+    home: PathBuf,
+    owner_key: PathBuf,
+    buyer: NodeProcess,
+    backup: PathBuf,
+}
+
+async fn scene(sandbox: &Sandbox) -> Scene {
+    let home = machine(sandbox);
+    let owner_key = take_owner_key(&home, sandbox);
+    let buyer = NodeProcess::start(&sandbox.buyer("buyer", "")).await;
+    Scene { home, owner_key, buyer, backup: sandbox.path().join("backup") }
+}
+
+async fn copied_while_stopped(node: NodeProcess, home: &Path, backup: &Path) -> NodeProcess {
+    node.stop().await;
+    copy(home, backup);
+    NodeProcess::start(home).await
 }
 
 /// Lets a new machine publish twice, with `between` in between, and a buyer follow it. Returns the machine's logs at the end.
@@ -86,10 +110,7 @@ async fn goes_on(home: &Path, buyer: NodeProcess, did: Did, before: &Logs) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_restored_from_an_old_backup_goes_on_only_in_a_new_incarnation() {
     let sandbox = Sandbox::new();
-    let home = machine(&sandbox);
-    let owner_key = take_owner_key(&home, &sandbox);
-    let buyer = NodeProcess::start(&sandbox.buyer("buyer", "")).await;
-    let backup = sandbox.path().join("backup");
+    let Scene { home, owner_key, buyer, backup } = scene(&sandbox).await;
     let (did, before) = publish_twice(&sandbox, &home, &buyer, async |node| {
         let ended = command(node.home(), &["store", "backup", backup.to_str().unwrap()]).await;
         assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -111,16 +132,9 @@ async fn a_store_restored_from_an_old_backup_goes_on_only_in_a_new_incarnation()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_home_put_back_in_its_place_from_an_old_copy_goes_on_only_in_a_new_incarnation() {
     let sandbox = Sandbox::new();
-    let home = machine(&sandbox);
-    let owner_key = take_owner_key(&home, &sandbox);
-    let buyer = NodeProcess::start(&sandbox.buyer("buyer", "")).await;
-    let backup = sandbox.path().join("backup");
-    let (did, before) = publish_twice(&sandbox, &home, &buyer, async |node| {
-        node.stop().await;
-        copy(&home, &backup);
-        NodeProcess::start(&home).await
-    })
-    .await;
+    let Scene { home, owner_key, buyer, backup } = scene(&sandbox).await;
+    let (did, before) =
+        publish_twice(&sandbox, &home, &buyer, async |node| copied_while_stopped(node, &home, &backup).await).await;
 
     // Deleted and copied back at once: a file system may well give the new folder the number of the old one.
     fs::remove_dir_all(&home).unwrap();
@@ -133,16 +147,9 @@ async fn a_home_put_back_in_its_place_from_an_old_copy_goes_on_only_in_a_new_inc
 #[tokio::test(flavor = "multi_thread")]
 async fn a_home_whose_files_were_put_back_one_by_one_goes_on_only_in_a_new_incarnation() {
     let sandbox = Sandbox::new();
-    let home = machine(&sandbox);
-    let owner_key = take_owner_key(&home, &sandbox);
-    let buyer = NodeProcess::start(&sandbox.buyer("buyer", "")).await;
-    let backup = sandbox.path().join("backup");
-    let (did, before) = publish_twice(&sandbox, &home, &buyer, async |node| {
-        node.stop().await;
-        copy(&home, &backup);
-        NodeProcess::start(&home).await
-    })
-    .await;
+    let Scene { home, owner_key, buyer, backup } = scene(&sandbox).await;
+    let (did, before) =
+        publish_twice(&sandbox, &home, &buyer, async |node| copied_while_stopped(node, &home, &backup).await).await;
 
     // As rsync --delete or a backup program does it: folders stay, files are made again, new ones go.
     fs::remove_dir_all(home.join("store")).unwrap();

@@ -32,6 +32,7 @@ const PROTOCOLS: &[&str] = &[
     "/tributary/sync/1",
     "/tributary/access/1",
     "/tributary/pull/1",
+    "/peaqos/stream/chunk/1.0.0",
     "/ipfs/id/1.0.0",
     "/ipfs/ping/1.0.0",
     "/meshsub/1.1.0",

@@ -20,6 +20,8 @@ pub(super) struct Reader<'a> {
     body: &'a [u8],
     position: usize,
     pub(super) little: bool,
+    /// What carries nothing (options, padding and the like) has been as our own writer leaves it, so far.
+    pub(super) plain: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -33,7 +35,7 @@ impl<'a> Reader<'a> {
             1 => true,
             other => return Err(CdrError::Representation(other)),
         };
-        Ok(Self { body, position: 0, little })
+        Ok(Self { body, position: 0, little, plain: header[2..] == [0, 0] })
     }
 
     pub(super) fn left(&self) -> usize {
@@ -47,7 +49,12 @@ impl<'a> Reader<'a> {
 
     /// Moves to the next multiple of `size`, a power of two. May move behind the end; the next read then fails.
     pub(super) fn align(&mut self, size: usize) {
-        self.position = self.position.next_multiple_of(size);
+        let next = self.position.next_multiple_of(size);
+        if next != self.position {
+            let padding = self.body.get(self.position..next.min(self.body.len())).unwrap_or_default();
+            self.plain &= padding.iter().all(|&byte| byte == 0);
+            self.position = next;
+        }
     }
 
     pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N], Short> {

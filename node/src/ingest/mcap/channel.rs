@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use crate::ingest::{
+    Definition,
     definitions::Definitions,
     msgdef::{self, Plan},
     topic::{Decoding, RawSchema},
 };
+
+/// A definition as a plan, and as the text that goes with whole messages.
+pub(super) type Compiled = (Arc<Plan>, Option<Arc<Definition>>);
 
 pub(super) struct Schema {
     pub(super) name: Arc<str>,
@@ -14,7 +18,7 @@ pub(super) struct Schema {
     /// `None`: not text, or longer than any definition.
     pub(super) text: Option<Arc<str>>,
     /// What compiling it said, kept so that many channels of a type cost one compilation.
-    pub(super) plan: Option<Result<Arc<Plan>, String>>,
+    pub(super) plan: Option<Result<Compiled, String>>,
 }
 
 pub(super) struct Channel {
@@ -47,15 +51,15 @@ pub(super) fn decoding(
                 let text = schema.text.clone();
                 let encoding = Arc::clone(&schema.encoding);
                 let schema = text.map(|text| RawSchema { name: Arc::clone(&schema.name), encoding, text });
-                return Ok(Decoding::Raw { plan: plan.ok(), schema });
+                return Ok(Decoding::Raw { plan: plan.ok().map(|(plan, _)| plan), schema });
             }
-            plan.map(Decoding::Cdr)
+            plan.map(|(plan, definition)| Decoding::Cdr { plan, definition })
         }
         other => Err(format!("message encoding {:?} is not supported, only cdr and json", shown(other))),
     }
 }
 
-fn compile(schema: &mut Schema, definitions: &Definitions) -> Result<Arc<Plan>, String> {
+fn compile(schema: &mut Schema, definitions: &Definitions) -> Result<Compiled, String> {
     let Schema { name, encoding, text, plan } = schema;
     plan.get_or_insert_with(|| {
         if &**encoding != "ros2msg" {
@@ -63,7 +67,9 @@ fn compile(schema: &mut Schema, definitions: &Definitions) -> Result<Arc<Plan>, 
             return Err(format!("schema encoding {encoding:?} is not supported, only ros2msg"));
         }
         let text = text.as_ref().ok_or_else(|| format!("the schema is longer than {} bytes", msgdef::MAX_TEXT))?;
-        Plan::compile(name, text, definitions).map(Arc::new).map_err(|e| e.to_string())
+        let plan = Plan::compile(name, text, definitions).map_err(|e| e.to_string())?;
+        let definition = Definition::of(name, text, &plan, definitions);
+        Ok((Arc::new(plan), definition))
     })
     .clone()
 }

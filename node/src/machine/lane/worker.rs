@@ -179,6 +179,7 @@ impl Worker {
         let LaneParts { machine_log, stats, clock, .. } = &self.parts;
         let id = with_room(stats, || close(machine_log, &open, clock()))?;
         self.parts.stats.dataset_closed();
+        self.parts.packer.begin_dataset();
         Ok(Some(id))
     }
 

@@ -92,7 +92,7 @@ impl Audit {
 }
 
 /// Lines of the audit log from number `from` on, at most `limit`, each with its number.
-pub(super) fn read(store: &Store, from: u64, limit: usize) -> Result<Vec<(u64, AuditRecord)>, StoreError> {
+pub(crate) fn read(store: &Store, from: u64, limit: usize) -> Result<Vec<(u64, AuditRecord)>, StoreError> {
     let after = from.checked_sub(1).map(u64::to_be_bytes);
     let rows = store.rows(Table::Audit, &[], after.as_ref().map(<[u8; 8]>::as_slice), limit)?;
     let line = |(key, value): (Vec<u8>, Vec<u8>)| {

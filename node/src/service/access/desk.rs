@@ -1,8 +1,11 @@
 //! The desk of a machine: decides requests, keeps orders, issues grants.
 
+mod by_hand;
 mod grants;
 mod operator;
 mod policy;
+
+pub use self::policy::Admission;
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +14,6 @@ use std::{
 
 use tributary_protocol::{
     access::{Grant, GrantRange, Price, Quote, QuoteError, RequestError, Selection, SignedQuote, SignedRequest},
-    binding::Binding,
     ids::{Did, Hash, StreamId},
     wire::{AccessReply, DenyCode},
 };
@@ -22,12 +24,16 @@ use self::{
     policy::Decision,
 };
 use super::{
-    AccessError,
+    AccessError, FORGOTTEN,
     audit::{Audit, AuditEvent, AuditRecord},
     denied,
-    order::{OrderState, Row, deny_code, order_key, orders},
+    hook::{HookStatus, Hooks, Notice},
+    order::{Order, OrderState, Row, deny_code, order_key, orders},
 };
-use crate::machine::{Clock, Machine, OwnBindingError, stored_bindings};
+use crate::{
+    config::Policy,
+    machine::{Clock, Machine},
+};
 
 /// A quote can be taken for so long.
 const QUOTE_LIFE_MS: u64 = 10 * 60 * 1000;
@@ -51,8 +57,8 @@ const PAGE: usize = 256;
 pub(super) struct Desk {
     machine: Arc<Machine>,
     pub(super) store: Store,
-    binding: Binding,
     clock: Clock,
+    hooks: Option<Hooks>,
     /// Held from the look at an order to the commit of what became of it: the desk decides one request at a time.
     state: Mutex<State>,
 }
@@ -69,11 +75,14 @@ struct Waiting {
 }
 
 impl Desk {
-    pub(super) fn open(machine: Arc<Machine>, store: Store, clock: Clock) -> Result<Self, AccessError> {
-        let newest = stored_bindings(&store, &machine.did())?.pop().ok_or(OwnBindingError::None)?;
-        let binding = newest.binding().clone();
+    pub(super) fn open(
+        machine: Arc<Machine>,
+        store: Store,
+        clock: Clock,
+        hooks: Option<Hooks>,
+    ) -> Result<Self, AccessError> {
         let state = State { audit: Audit::open(&store)?, pending: BTreeMap::new() };
-        let desk = Self { machine, store, binding, clock, state: Mutex::new(state) };
+        let desk = Self { machine, store, clock, hooks, state: Mutex::new(state) };
         let mut pending = BTreeMap::new();
         desk.for_each_order(|row| {
             if row.order.state == OrderState::Pending {
@@ -142,7 +151,7 @@ impl Desk {
         }
         self.may_publish()?;
         let (buyer, now_ms) = (request.request().buyer, self.now_ms());
-        match quote.verify(&self.binding, &buyer, now_ms) {
+        match quote.verify(&self.machine.binding(), &buyer, now_ms) {
             Ok(()) => {}
             Err(error @ QuoteError::Expired { .. }) => return Ok(denied(DenyCode::Expired, &error.to_string())),
             Err(error) => return invalid(&error),
@@ -201,13 +210,22 @@ impl Desk {
                 row.keep_ms = row.order.expires_ms.saturating_add(DENIED_KEPT_MS);
                 evicted = self.make_room(&state, &mut batch, &mut lines, now_ms)?;
             }
-            Decision::Grant => {
-                grants = self.grant(&mut row, quote, request, now_ms)?;
-                put_grants(&mut batch, &id, 0, &grants);
-                set_delivered(&mut row.order.state, now_ms);
-                lines.push(line(AuditEvent::Granted).because("policy"));
-                lines.push(line(AuditEvent::Delivered));
-            }
+            Decision::Grant => match self.grant(&mut row, quote, request, now_ms) {
+                Ok(issued) => {
+                    grants = issued;
+                    put_grants(&mut batch, &id, 0, &grants);
+                    set_delivered(&mut row.order.state, now_ms);
+                    lines.push(line(AuditEvent::Granted).because("policy"));
+                    lines.push(line(AuditEvent::Delivered));
+                }
+                Err(error) if error.is_forgotten() => {
+                    row.live.clear();
+                    row.deny(now_ms, DenyCode::Policy, FORGOTTEN);
+                    row.keep_ms = now_ms.saturating_add(DENIED_KEPT_MS);
+                    lines.push(line(AuditEvent::Denied).because(FORGOTTEN));
+                }
+                Err(error) => return Err(error),
+            },
         }
         batch.put_row(Table::Order, row.key(), row.encode()?);
         self.commit(&mut state, batch, &lines)?;
@@ -218,9 +236,30 @@ impl Desk {
             let waiting = Waiting { buyer, expires_ms: row.order.expires_ms };
             state.pending.insert((now_ms, id), waiting);
             tracing::info!(request = %id, %buyer, "access request waits: `tributary access approve` or `deny` decides it");
+            self.tell_operator(&row.order);
         }
         drop(state);
         Ok(reply_to(&row, grants.iter().map(Grant::encode).collect(), 0, now_ms))
+    }
+
+    /// Runs the hooks of the streams that a request touches and that wait for the operator, each once. The request is durable by
+    /// now; nothing here waits.
+    fn tell_operator(&self, order: &Order) {
+        let Some(hooks) = &self.hooks else { return };
+        let configs: Vec<_> = order.streams.iter().filter_map(|stream| self.machine.stream_config(stream)).collect();
+        let stream_names: Vec<String> = configs.iter().map(|config| config.name().to_owned()).collect();
+        let mut told: Vec<&[String]> = Vec::new();
+        for access in configs.iter().map(|config| &config.access).filter(|access| access.policy == Policy::Manual) {
+            if !access.hook.is_empty() && !told.contains(&access.hook.as_slice()) {
+                let stream_names = stream_names.clone();
+                hooks.tell(&access.hook, Notice { machine: self.machine.did(), stream_names, order: order.clone() });
+                told.push(&access.hook);
+            }
+        }
+    }
+
+    pub(super) fn hooks(&self) -> Option<HookStatus> {
+        self.hooks.as_ref().map(Hooks::status)
     }
 
     /// Is it ready?

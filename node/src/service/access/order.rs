@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | Order | `sale/`, request id (32) | JSON of [`Row`] |
 //! | Grant | `issued/`, request id (32), number (2, big endian) | the grant, as it travels |
+//! | Order | `hand/`, id (32) | JSON of [`Given`] |
+//! | Grant | `given/`, that id (32), number (2, big endian) | the grant, as it travels |
 //! | Policy | `revoked/`, stream (32), buyer (20) | when, ms since 1970 (8, big endian) |
 //!
 //! What a buyer's side of the same node stores in these tables has other keys.
@@ -18,6 +20,8 @@ use tributary_protocol::{
 const ORDERS: &[u8] = b"sale/";
 const GRANTS: &[u8] = b"issued/";
 const REVOKED: &[u8] = b"revoked/";
+const GIVEN: &[u8] = b"hand/";
+const GIVEN_GRANTS: &[u8] = b"given/";
 const VERSION: u32 = 1;
 
 /// A request for access and what became of it.
@@ -117,6 +121,51 @@ impl From<&Range> for OrderRange {
             Range::Live { stream, seconds } => Self::Live { stream, seconds },
         }
     }
+}
+
+/// Grants that the operator gave by hand, without a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    version: u32,
+    /// Its id: what the audit log names.
+    pub id: Hash,
+    /// Who got them.
+    pub buyer: Did,
+    /// For what.
+    pub ranges: Vec<OrderRange>,
+    /// The streams they open.
+    pub streams: Vec<StreamId>,
+    /// When, ms since 1970.
+    pub issued_ms: u64,
+    /// Until when they can be taken into a wallet, ms since 1970. Then this is forgotten; the audit log stays.
+    pub expires_ms: u64,
+    /// How many.
+    pub grants: u16,
+}
+
+impl Given {
+    pub(super) fn new(id: Hash, buyer: Did, ranges: Vec<OrderRange>, streams: Vec<StreamId>, grants: u16) -> Self {
+        Self { version: VERSION, id, buyer, ranges, streams, issued_ms: 0, expires_ms: 0, grants }
+    }
+
+    pub(super) fn encode(&self) -> Result<Vec<u8>, BadOrder> {
+        serde_json::to_vec(self).map_err(|error| BadOrder(error.to_string()))
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, BadOrder> {
+        let given: Self = serde_json::from_slice(bytes).map_err(|error| BadOrder(error.to_string()))?;
+        if given.version == VERSION { Ok(given) } else { Err(BadOrder(format!("version {}", given.version))) }
+    }
+}
+
+/// Where it stands what was given by hand; with `None` what all those keys begin with.
+pub(super) fn given_key(id: Option<&Hash>) -> Vec<u8> {
+    [GIVEN, id.map_or(&[][..], |id| id.as_bytes())].concat()
+}
+
+/// Where a grant is that was given by hand.
+pub(super) fn given_grant_key(id: &Hash, number: u16) -> Vec<u8> {
+    [GIVEN_GRANTS, id.as_bytes().as_slice(), &number.to_be_bytes()].concat()
 }
 
 /// A live range of a granted order: it goes on in the next key epoch until it is over or revoked.

@@ -9,8 +9,8 @@ use tributary_protocol::{
 use tributary_store::Store;
 
 use super::{
-    super::Node, FollowedLogStatus, FollowedStatus, NodeStatus, OwnLogStatus, PeerStatus, ServedStatus, StoreStatus,
-    StreamStatus, Warning, WarningCode,
+    super::Node, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus, NodeStatus, OwnLogStatus, PeerStatus,
+    ServedStatus, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus, Warning, WarningCode,
 };
 use crate::{
     buyer::FeedStatus,
@@ -37,6 +37,10 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
             feeds.extend(buyer.status(&did).await);
         }
     }
+    let mut subscriptions = Ok(Vec::new());
+    if let Some(buyer) = &inner.buyer {
+        subscriptions = buyer.subscriptions().await;
+    }
     let pulls = inner.pulls.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|pulls| pulls.stats());
     let mut status = NodeStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -48,12 +52,15 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
         listen: listen.iter().map(ToString::to_string).collect(),
         links: links.iter().map(ToString::to_string).collect(),
         peers: peers.into_iter().map(peer_status).collect(),
+        inbound: inbound_status(node),
         incarnation: inner.machine.as_ref().map(|machine| machine.incarnation()),
         streams: Vec::new(),
         logs: Vec::new(),
         outbox: inner.outbox.as_ref().map(|outbox| outbox.status()),
         pending_requests: 0,
+        hooks: inner.access.hooks(),
         followed: feeds.into_iter().map(|feed| followed_status(feed, now_ms)).collect(),
+        subscriptions: Vec::new(),
         store: StoreStatus::default(),
         served: pulls.map_or_else(ServedStatus::default, |stats| ServedStatus {
             transfers: stats.completed,
@@ -69,6 +76,13 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
         let message = format!("the owner's secret key is on this machine; move {} to a safe place", path.display());
         status.warnings.push(Warning { code: WarningCode::OwnerKeyHere, message });
     }
+    if status.hooks.failed > 0 || status.hooks.dropped > 0 {
+        let failed = status.hooks.failed + status.hooks.dropped;
+        let message = format!(
+            "access.hook could not tell about {failed} requests since the start; see the log, and `tributary access ls --pending`"
+        );
+        status.warnings.push(Warning { code: WarningCode::HookFailed, message });
+    }
     let (machine, store, access) = (inner.machine.clone(), inner.store.clone(), inner.access.clone());
     let read = tokio::task::spawn_blocking(move || {
         let mut status = status;
@@ -78,6 +92,13 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
     });
     // Only a panic or the end of the runtime leaves nothing to show.
     let mut status = read.await.unwrap_or_else(|error| incomplete(node, now_ms, &error.to_string()));
+    match subscriptions {
+        Ok(subscriptions) => {
+            status.warnings.extend(subscriptions.iter().filter_map(subscription_warning));
+            status.subscriptions = subscriptions;
+        }
+        Err(error) => status.warnings.push(Warning { code: WarningCode::StatusIncomplete, message: error.to_string() }),
+    }
     for feed in &status.followed {
         if feed.equivocations > 0 {
             let message = format!("{} signs two stories; do not trust its newest statements", feed.did);
@@ -182,15 +203,29 @@ fn incomplete(node: &Node, now_ms: u64, reason: &str) -> NodeStatus {
         listen: Vec::new(),
         links: Vec::new(),
         peers: Vec::new(),
+        inbound: inbound_status(node),
         incarnation: None,
         streams: Vec::new(),
         logs: Vec::new(),
         outbox: None,
         pending_requests: 0,
+        hooks: HookStatus::default(),
         followed: Vec::new(),
+        subscriptions: Vec::new(),
         store: StoreStatus::default(),
         served: ServedStatus::default(),
         warnings: vec![Warning { code: WarningCode::StatusIncomplete, message: reason.to_owned() }],
+    }
+}
+
+fn inbound_status(node: &Node) -> InboundStatus {
+    let (stats, limits) = (node.inner.net.stats(), &node.inner.config.network.limits);
+    InboundStatus {
+        established: stats.inbound,
+        handshakes: stats.inbound_pending,
+        refused_per_address: stats.refused_per_address,
+        connections_per_address: limits.connections_per_address,
+        handshakes_per_address: limits.handshakes_per_address,
     }
 }
 
@@ -215,17 +250,38 @@ fn followed_status(feed: FeedStatus, now_ms: u64) -> FollowedStatus {
     let log = |log: crate::buyer::LogStatus| FollowedLogStatus {
         log: log.log,
         incarnation: log.incarnation,
+        first: log.start,
         entries: log.next,
         announced: log.announced,
         head_age_s: log.head_ms.map(|head_ms| now_ms.saturating_sub(head_ms) / 1000),
     };
     FollowedStatus {
         did: feed.did,
+        from: feed.from.to_string(),
         binding_serial: feed.binding_serial,
         stale_binding: feed.stale_binding,
         equivocations: feed.equivocations,
         logs: feed.logs.into_iter().map(log).collect(),
     }
+}
+
+fn subscription_warning(subscription: &SubscriptionStatus) -> Option<Warning> {
+    let reason = subscription.reason.as_deref().unwrap_or("no reason is known");
+    let (machine, stream) = (&subscription.machine, &subscription.stream);
+    let (code, message) = match subscription.state {
+        SubscriptionState::Ended => (
+            WarningCode::SubscriptionEnded,
+            format!(
+                "the subscription to {stream} of {machine} has ended: {reason}; ask the machine's operator, then subscribe again"
+            ),
+        ),
+        SubscriptionState::Failing => (
+            WarningCode::SubscriptionFailing,
+            format!("the subscription to {stream} of {machine} does not go on: {reason}; it is tried again"),
+        ),
+        _ => return None,
+    };
+    Some(Warning { code, message })
 }
 
 fn role_name(role: Role) -> &'static str {

@@ -266,3 +266,35 @@ proptest! {
         prop_assert!(refused.is_err());
     }
 }
+
+#[test]
+fn a_renewed_binding_takes_no_grant_away_and_a_retired_feed_key_issues_none() {
+    let mut w = world(20);
+    let chain_of = |machine: &Machine| {
+        let mut chain = BindingChain::new(&machine.bindings[0]).expect("the first");
+        for next in &machine.bindings[1..] {
+            chain.accept(next).expect("follows");
+        }
+        chain
+    };
+    let by = |w: &World, issuer: Issuer<'_>| Grant::issue(w.header, &w.cover, issuer, &mut rng(9)).expect("valid");
+    let open = |w: &World, grant: &Grant| {
+        let chain = chain_of(&w.machine);
+        let expected = GrantExpectation { binding: grant.binding_in(&chain), ..w.expected() };
+        grant.open(&w.key, &expected, START_MS).map(drop)
+    };
+    let (feed, owner) = (w.issue(), by(&w, Issuer::Owner(&w.machine.owner)));
+    w.machine.rotate(false, false, |_, len| len);
+    assert_eq!((open(&w, &feed), open(&w, &owner)), (Ok(()), Ok(())));
+    let retired = w.machine.rotate(true, false, |_, len| len);
+    assert_eq!(open(&w, &by(&w, Issuer::Feed(&retired))), Err(GrantError::OtherBinding { expected: 2, found: 0 }));
+    assert_eq!(open(&w, &owner), Ok(()));
+    // Nobody whom the chain does not name grants as the owner, whatever serial he writes.
+    let thief = IdentityKey::generate(&mut rng(4));
+    for serial in [0, 2] {
+        w.header.binding_serial = serial;
+        assert_eq!(open(&w, &by(&w, Issuer::Owner(&thief))), Err(GrantError::Signature(w.machine.did())));
+    }
+    w.header.binding_serial = 7;
+    assert!(matches!(open(&w, &by(&w, Issuer::Owner(&w.machine.owner))), Err(GrantError::OtherBinding { .. })));
+}

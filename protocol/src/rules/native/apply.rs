@@ -30,14 +30,22 @@ impl NativeRules {
     ///
     /// # Errors
     /// As [`NativeRules::apply`].
-    pub fn apply_owned(&self, mut fields: Object, rng: &mut impl CryptoRng) -> Result<Object, RuleViolation> {
+    pub fn apply_owned(&self, fields: Object, rng: &mut impl CryptoRng) -> Result<Object, RuleViolation> {
+        self.apply_noting(fields, rng).map(|(fields, _)| fields)
+    }
+
+    /// As [`NativeRules::apply_owned`], and whether the rules removed or replaced anything.
+    ///
+    /// # Errors
+    /// As [`NativeRules::apply`].
+    pub fn apply_noting(&self, mut fields: Object, rng: &mut impl CryptoRng) -> Result<(Object, bool), RuleViolation> {
         let open = (0..self.rules.len()).map(|rule| (rule, 0)).collect();
-        let mut walk = Walk { rules: self, open, matched: vec![false; self.rules.len()], rng };
+        let mut walk = Walk { rules: self, open, matched: vec![false; self.rules.len()], changed: false, rng };
         walk.object(&mut fields, 0..self.rules.len(), NONE)?;
         let missing = self.rules.iter().zip(&walk.matched).find(|(rule, matched)| !rule.optional && !**matched);
         match missing {
             Some((rule, _)) => Err(RuleViolation::NeverMatched { path: rule.path.clone() }),
-            None => Ok(fields),
+            None => Ok((fields, walk.changed)),
         }
     }
 }
@@ -48,6 +56,7 @@ struct Walk<'a, R> {
     /// for each object on the way down.
     open: Vec<(Place, usize)>,
     matched: Vec<bool>,
+    changed: bool,
     rng: &'a mut R,
 }
 
@@ -137,11 +146,16 @@ impl<R: CryptoRng> Walk<'_, R> {
 
     fn act(&mut self, value: &mut Value, governing: Place) -> Result<bool, RuleViolation> {
         let Some(rule) = self.rules.rules.get(governing) else {
-            return Ok(self.rules.default == DefaultAction::Include);
+            let keep = self.rules.default == DefaultAction::Include;
+            self.changed |= !keep;
+            return Ok(keep);
         };
         let transformed = match &rule.effect {
             Effect::Include => return Ok(true),
-            Effect::Exclude => return Ok(false),
+            Effect::Exclude => {
+                self.changed = true;
+                return Ok(false);
+            }
             Effect::Encrypt(cipher) => encrypted(value, cipher, self.rng),
             Effect::Hash => anonymized(value, "hash"),
             Effect::Generalize => anonymized(value, "generalize"),
@@ -152,6 +166,7 @@ impl<R: CryptoRng> Walk<'_, R> {
         };
         match transformed {
             Ok(new) => {
+                self.changed = true;
                 *value = new;
                 Ok(true)
             }

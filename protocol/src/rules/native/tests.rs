@@ -45,6 +45,26 @@ fn applied(rules: &NativeRules, fields: &str) -> Result<String, RuleViolation> {
 }
 
 #[test]
+fn it_is_noted_whether_anything_was_removed_or_replaced() {
+    let changed = |default, rules: &[&str], fields: &str| {
+        let rules = load(default, rules).expect("loads");
+        let (out, changed) = rules.apply_noting(object(fields), &mut rng()).expect("fits");
+        assert_eq!(changed, out != object(fields), "{fields}");
+        changed
+    };
+    let (include, exclude) = (DefaultAction::Include, DefaultAction::Exclude);
+    assert!(!changed(include, &[], r#"{"a":1,"b":{"c":[2]}}"#));
+    assert!(!changed(include, &["a include"], r#"{"a":1}"#));
+    assert!(!changed(include, &["x exclude?", "b.x anonymize/redact?"], r#"{"a":1,"b":{"c":2}}"#));
+    assert!(!changed(exclude, &["a include", "b include"], r#"{"a":1,"b":{"c":2}}"#));
+    assert!(changed(exclude, &["a include"], r#"{"a":1,"b":{"c":2}}"#));
+    assert!(changed(include, &["b.c exclude"], r#"{"a":1,"b":{"c":2}}"#));
+    for action in ["encrypt", "anonymize/hash", "anonymize/generalize", "anonymize/redact", "anonymize/keyed_hash"] {
+        assert!(changed(include, &[&format!("b.c {action}")], r#"{"a":1,"b":{"c":2}}"#), "{action}");
+    }
+}
+
+#[test]
 fn a_rule_that_could_never_act_does_not_load() {
     let error = |rules: &[&str]| load(DefaultAction::Include, rules).err().expect("refused");
     assert_eq!(

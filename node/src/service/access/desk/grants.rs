@@ -1,8 +1,11 @@
 //! Issuing grants, and reading back those that were issued.
 
 use tributary_protocol::{
-    access::{Grant, GrantHeader, GrantRange, Range, Selection, SignedQuote, SignedRequest, grant::Issuer},
-    ids::Hash,
+    access::{
+        AccessRequest, Grant, GrantHeader, GrantRange, Range, Selection, SignedQuote, SignedRequest, grant::Issuer,
+    },
+    ids::{Did, Hash},
+    keys::EncryptionPublicKey,
     wire::access::MAX_MESSAGE,
 };
 use tributary_store::{Table, WriteBatch};
@@ -16,11 +19,19 @@ use super::{
 };
 
 /// Ranges of keys, and so grants, of one request: a megabyte of grants.
-const MAX_GRANTS: usize = 256;
+pub(super) const MAX_GRANTS: usize = 256;
 /// Grants in one reply: more than fit of the shortest ones.
 const GRANTS_PER_REPLY: usize = 128;
 /// Bytes of a reply that are not grants.
 const REPLY_ENVELOPE: usize = 256;
+
+/// Whom grants are for, and what they answer.
+pub(super) struct Recipient {
+    pub(super) request_id: Hash,
+    pub(super) terms_hash: Hash,
+    pub(super) buyer: Did,
+    pub(super) buyer_enc: EncryptionPublicKey,
+}
 
 impl Desk {
     /// Issues all grants of an order and notes them in it.
@@ -62,19 +73,32 @@ impl Desk {
         ranges: &[GrantRange],
         now_ms: u64,
     ) -> Result<Vec<Grant>, AccessError> {
+        let AccessRequest { buyer, buyer_enc, .. } = *request.request();
+        let to = Recipient { request_id: request.id(), terms_hash: quote.terms_hash(), buyer, buyer_enc };
+        self.issue_to(&to, &request.id(), ranges, now_ms)
+    }
+
+    /// Issues the grants of ranges. Their ids come from `seed`: the same grant has the same id however often it is issued.
+    pub(super) fn issue_to(
+        &self,
+        to: &Recipient,
+        seed: &Hash,
+        ranges: &[GrantRange],
+        now_ms: u64,
+    ) -> Result<Vec<Grant>, AccessError> {
         let each = |range: &GrantRange| {
             let cover = self.machine.cover(range)?;
             let header = GrantHeader {
-                grant_id: grant_id(&request.id(), range),
-                request_id: request.id(),
+                grant_id: grant_id(seed, range),
+                request_id: to.request_id,
                 machine: self.machine.did(),
                 range: *range,
-                buyer: request.request().buyer,
-                buyer_enc: request.request().buyer_enc,
-                terms_hash: quote.terms_hash(),
+                buyer: to.buyer,
+                buyer_enc: to.buyer_enc,
+                terms_hash: to.terms_hash,
                 issued_ms: now_ms,
                 expires_ms: now_ms.saturating_add(GRANT_LIFE_MS),
-                binding_serial: self.binding.serial,
+                binding_serial: self.machine.binding().serial,
                 cover_hash: cover.hash(),
             };
             Ok(Grant::issue(header, &cover, Issuer::Feed(&self.machine.keys().feed), &mut rand::rng())?)
@@ -106,9 +130,8 @@ impl Desk {
     }
 }
 
-/// The same grant has the same id however often it is issued.
-fn grant_id(request: &Hash, range: &GrantRange) -> Hash {
-    let mut bytes = request.as_bytes().to_vec();
+fn grant_id(seed: &Hash, range: &GrantRange) -> Hash {
+    let mut bytes = seed.as_bytes().to_vec();
     bytes.extend_from_slice(range.stream.as_bytes());
     for number in [range.epoch, range.first.as_u64(), range.last.as_u64()] {
         bytes.extend_from_slice(&number.to_be_bytes());

@@ -127,6 +127,10 @@ impl Desk {
             batch.delete_row(Table::Order, order_key(&id));
             self.store.commit(batch)?;
         }
+        self.forget_given(now_ms)?;
+        if let Err(error) = self.machine.forget_ended_epochs() {
+            tracing::warn!(%error, "seeds of ended key epochs could not be forgotten yet");
+        }
         let mut state = self.lock();
         let late: Vec<_> = state.pending.iter().filter(|(_, w)| now_ms >= w.expires_ms).map(|(key, _)| *key).collect();
         for key in late {

@@ -27,7 +27,43 @@ pub(super) enum Decision {
     Deny(DenyCode, String),
 }
 
+/// What a policy says about a buyer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// It may.
+    Yes,
+    /// The operator decides.
+    Waits,
+    /// It may not, and why.
+    No(String),
+}
+
 impl Desk {
+    pub(in super::super) fn admission(
+        &self,
+        buyer: Option<&Did>,
+        proven: bool,
+        stream: &StreamId,
+    ) -> Result<Admission, AccessError> {
+        let Some(config) = self.machine.stream_config(stream) else {
+            return Ok(Admission::No(format!("no stream {stream} here")));
+        };
+        if let Some(buyer) = buyer
+            && self.is_revoked(stream, buyer)?
+        {
+            return Ok(Admission::No(format!("access to {} was revoked", config.name())));
+        }
+        Ok(match (&config.access.policy, buyer) {
+            (Policy::Free, _) => Admission::Yes,
+            (Policy::Manual, _) => Admission::Waits,
+            (Policy::Allowlist(buyers), Some(buyer)) if proven && buyers.contains(buyer) => Admission::Yes,
+            (Policy::Allowlist(_), _) => Admission::No(format!(
+                "{} is only for the buyers on its list, each with a token of its own",
+                config.name()
+            )),
+        })
+    }
+
     pub(super) fn decide(&self, buyer: &Did, streams: &[StreamId]) -> Result<Decision, AccessError> {
         let mut decision = Decision::Grant;
         for stream in streams {
@@ -51,7 +87,7 @@ impl Desk {
         Ok(decision)
     }
 
-    pub(super) fn is_revoked(&self, stream: &StreamId, buyer: &Did) -> Result<bool, StoreError> {
+    pub(in super::super) fn is_revoked(&self, stream: &StreamId, buyer: &Did) -> Result<bool, StoreError> {
         Ok(self.store.row(Table::Policy, &revoked_key(stream, buyer))?.is_some())
     }
 

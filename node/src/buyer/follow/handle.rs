@@ -1,0 +1,76 @@
+//! A followed feed in memory, and what is known about reaching it.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    time::{Duration, Instant},
+};
+
+use libp2p::PeerId;
+use tokio::sync::Semaphore;
+use tributary_protocol::ids::Did;
+
+use super::super::feed::Feed;
+
+/// Bindings of a machine are asked for at most this often because of gossip.
+const BINDINGS_EVERY: Duration = Duration::from_secs(5);
+/// Peers remembered per feed beside the machine's own nodes.
+pub(super) const MAX_PEERS: usize = 16;
+
+/// A followed feed and what is known about reaching it.
+pub(in crate::buyer) struct Handle {
+    pub(in crate::buyer) did: Did,
+    /// Taken only where blocking is allowed, and for one step at a time.
+    pub(in crate::buyer) feed: Mutex<Feed>,
+    /// One catch-up at a time.
+    pub(super) turn: Semaphore,
+    state: Mutex<Reach>,
+    pub(super) flagged: AtomicU64,
+}
+
+/// Who may be asked.
+#[derive(Default)]
+pub(super) struct Reach {
+    /// Who told something about the feed, the newest first.
+    pub(super) peers: Vec<PeerId>,
+    /// Who was named as a provider of its chunks.
+    pub(super) providers: Vec<PeerId>,
+    bindings_asked: Option<Instant>,
+}
+
+impl Handle {
+    pub(in crate::buyer) fn new(feed: Feed) -> Arc<Self> {
+        Arc::new(Self {
+            did: feed.did,
+            feed: Mutex::new(feed),
+            turn: Semaphore::new(1),
+            state: Mutex::default(),
+            flagged: AtomicU64::new(0),
+        })
+    }
+
+    pub(in crate::buyer) fn feed(&self) -> MutexGuard<'_, Feed> {
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn reach(&self) -> MutexGuard<'_, Reach> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a peer that may have the feed; the newest first.
+    pub(super) fn remember(&self, peer: PeerId) {
+        let mut reach = self.reach();
+        reach.peers.retain(|known| *known != peer);
+        reach.peers.insert(0, peer);
+        reach.peers.truncate(MAX_PEERS);
+    }
+
+    /// Whether bindings may be asked for because of gossip.
+    pub(super) fn may_ask_bindings(&self) -> bool {
+        let mut reach = self.reach();
+        let due = reach.bindings_asked.is_none_or(|at| at.elapsed() >= BINDINGS_EVERY);
+        if due {
+            reach.bindings_asked = Some(Instant::now());
+        }
+        due
+    }
+}

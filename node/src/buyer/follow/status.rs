@@ -1,0 +1,123 @@
+//! How followed feeds stand, for people and for peers that ask this node.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde::Serialize;
+use tributary_protocol::{
+    binding::BindingChain,
+    entry::SignedHead,
+    feed::LogTip,
+    ids::{Did, LogId, LogKey},
+};
+
+use super::super::{
+    Buyer, blocking,
+    error::BuyerError,
+    feed::{JoinPoint, Streams},
+};
+
+/// How a feed stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct FeedStatus {
+    /// The machine.
+    pub did: Did,
+    /// Which streams are followed.
+    pub streams: Streams,
+    /// Since when, ms since 1970.
+    pub since_ms: u64,
+    /// From where its streams are followed.
+    pub from: JoinPoint,
+    /// Where its nodes were found.
+    pub addrs: Vec<String>,
+    /// Serial of the newest binding.
+    pub binding_serial: Option<u64>,
+    /// Whether the newest binding is past its time: the machine should have renewed it.
+    pub stale_binding: bool,
+    /// Proofs that the machine signs two stories. Anything but 0 means: do not trust its newest statements.
+    pub equivocations: u64,
+    /// Entries and heads that counted for nothing.
+    pub noise: u64,
+    /// Entries whose time or binding looked odd.
+    pub flagged: u64,
+    /// Its logs.
+    pub logs: Vec<LogStatus>,
+}
+
+/// How a log of a feed stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct LogStatus {
+    /// The log.
+    pub log: LogId,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// Position of the first entry that is followed; more than 0 when following began later. Nothing is proven of what is before.
+    pub start: u64,
+    /// Position of the next entry to come.
+    pub next: u64,
+    /// Up to here (exclusive) everything is certain.
+    pub settled: u64,
+    /// Time of the newest entry, ms since 1970.
+    pub time_ms: u64,
+    /// How far the machine says that it goes: one behind the newest entry.
+    pub announced: Option<u64>,
+    /// When it said so, ms since 1970: an old head may mean that somebody hides newer ones.
+    pub head_ms: Option<u64>,
+}
+
+impl Buyer {
+    /// Newest heads of a followed machine's logs, as they were signed, for peers that ask this node. Call it where blocking is
+    /// allowed.
+    #[must_use]
+    pub fn heads(&self, did: &Did) -> Vec<Vec<u8>> {
+        let Ok(handle) = self.handle(did) else { return Vec::new() };
+        let feed = handle.feed();
+        let follower = feed.follower();
+        let head = |tip: LogTip| {
+            let newest = follower.newest_head(&tip.log.log, tip.log.incarnation)?;
+            Some(newest.bytes().to_vec())
+        };
+        follower.tips().filter_map(head).collect()
+    }
+
+    /// How a followed feed stands.
+    ///
+    /// # Errors
+    ///
+    /// [`BuyerError::NotFollowed`].
+    pub async fn status(&self, did: &Did) -> Result<FeedStatus, BuyerError> {
+        let (handle, now) = (self.handle(did)?, self.now());
+        blocking(move || {
+            let feed = handle.feed();
+            let follower = feed.follower();
+            let log = |tip: LogTip| {
+                let LogKey { log, incarnation, .. } = tip.log;
+                let head = follower.newest_head(&log, incarnation).map(SignedHead::head);
+                LogStatus {
+                    log,
+                    incarnation,
+                    start: tip.start,
+                    next: tip.next,
+                    settled: follower.settled(&log, incarnation),
+                    time_ms: tip.time_ms,
+                    announced: head.map(|head| head.seq.saturating_add(1)),
+                    head_ms: head.map(|head| head.time_ms),
+                }
+            };
+            let binding = follower.chain().map(BindingChain::current);
+            FeedStatus {
+                did: handle.did,
+                streams: feed.row.streams.clone(),
+                since_ms: feed.row.since_ms,
+                from: feed.row.from,
+                addrs: feed.row.addrs.clone(),
+                binding_serial: binding.map(|binding| binding.serial),
+                stale_binding: binding.is_some_and(|binding| binding.is_stale_at(now)),
+                equivocations: feed.evidence(),
+                noise: follower.noise(),
+                flagged: handle.flagged.load(Relaxed),
+                logs: follower.tips().map(log).collect(),
+            }
+        })
+        .await
+    }
+}
