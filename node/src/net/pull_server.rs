@@ -24,7 +24,7 @@ use libp2p::{PeerId, Stream};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tributary_protocol::{
@@ -243,9 +243,7 @@ where
         let last = batch.next >= hashes.len();
         // The batch after this one is read while this one is written; the two buffers take turns.
         let ahead = (!last).then(|| spawn_read(shared, &hashes, batch.next, std::mem::take(&mut spare)));
-        write(slot, stream, &batch.bytes).await?;
-        shared.counters.chunks.fetch_add(batch.chunks, Relaxed);
-        shared.counters.bytes.fetch_add(batch.body_bytes, Relaxed);
+        write(slot, stream, &batch).await?;
         match ahead {
             Some(ahead) => (reading, spare) = (ahead, batch.bytes),
             None => break,
@@ -265,20 +263,32 @@ fn spawn_read(
     tokio::task::spawn_blocking(move || read_batch(&*provider, &hashes, next, limit, buffer))
 }
 
-/// Writes slice by slice, each paid for first, each within the stall timeout.
-async fn write<S: AsyncWrite + Unpin>(slot: &Slot, stream: &mut S, bytes: &[u8]) -> Result<(), ServeError> {
-    let shared = &slot.shared;
-    for slice in bytes.chunks(SLICE) {
+/// Writes slice by slice, each paid for first, each within the stall timeout. A chunk counts when the stream has taken its last
+/// byte, so a transfer that breaks in the middle of a batch has counted what went out.
+async fn write<S: AsyncWrite + Unpin>(slot: &Slot, stream: &mut S, batch: &Batch) -> Result<(), ServeError> {
+    let Shared { config, limiter, counters, .. } = &*slot.shared;
+    let (mut taken, mut ends) = (0, batch.ends.iter().peekable());
+    for slice in batch.bytes.chunks(SLICE) {
         if let Some(cost) = u32::try_from(slice.len()).ok().and_then(NonZeroU32::new) {
             // The buckets hold at least a slice, so the only error, "more than the bucket holds", cannot come.
-            if let Some(limiter) = &slot.limiter {
-                let _ = limiter.until_n_ready(cost).await;
-            }
-            if let Some(limiter) = &shared.limiter {
+            for limiter in [&slot.limiter, limiter].into_iter().flatten() {
                 let _ = limiter.until_n_ready(cost).await;
             }
         }
-        timeout(shared.config.stall_timeout, stream.write_all(slice)).await.map_err(|_| ServeError::Stalled)??;
+        let deadline = Instant::now() + config.stall_timeout;
+        let mut rest = slice;
+        while !rest.is_empty() {
+            let written = timeout_at(deadline, stream.write(rest)).await.map_err(|_| ServeError::Stalled)??;
+            if written == 0 {
+                return Err(io::Error::from(io::ErrorKind::WriteZero).into());
+            }
+            rest = &rest[written..];
+            taken += written;
+            while let Some((_, len)) = ends.next_if(|(end, _)| *end <= taken) {
+                counters.chunks.fetch_add(1, Relaxed);
+                counters.bytes.fetch_add(u64::from(*len), Relaxed);
+            }
+        }
     }
     Ok(())
 }

@@ -33,8 +33,8 @@ impl<F: Fn(&Hash, &mut Vec<u8>) -> ChunkLookup + Send + Sync + 'static> ChunkPro
 /// A batch of headers and ciphertexts, ready to be written.
 pub(super) struct Batch {
     pub(super) bytes: Vec<u8>,
-    pub(super) chunks: u64,
-    pub(super) body_bytes: u64,
+    /// Where in `bytes` each ciphertext ends, and its length.
+    pub(super) ends: Vec<(usize, u32)>,
     /// The next hash to look up.
     pub(super) next: usize,
 }
@@ -48,7 +48,7 @@ pub(super) fn read_batch(
     mut bytes: Vec<u8>,
 ) -> Batch {
     bytes.clear();
-    let (mut chunks, mut body_bytes) = (0, 0);
+    let mut ends = Vec::new();
     while let Some(hash) = hashes.get(next) {
         next += 1;
         let start = bytes.len();
@@ -68,8 +68,7 @@ pub(super) fn read_batch(
             (ChunkLookup::Absent, _) => PullStatus::NotFound,
         };
         if let PullStatus::Found { len } = status {
-            chunks += 1;
-            body_bytes += u64::from(len);
+            ends.push((bytes.len(), len));
         } else {
             bytes.truncate(body);
         }
@@ -78,7 +77,7 @@ pub(super) fn read_batch(
             break;
         }
     }
-    Batch { bytes, chunks, body_bytes, next }
+    Batch { bytes, ends, next }
 }
 
 #[cfg(test)]
@@ -109,7 +108,7 @@ mod tests {
             assert!(batch.bytes.len() < 3000 + 1000 + PullHeader::LEN, "{}", batch.bytes.len());
             assert!(batch.next > next);
             all.extend_from_slice(&batch.bytes);
-            (next, chunks, buffer) = (batch.next, chunks + batch.chunks, batch.bytes);
+            (next, chunks, buffer) = (batch.next, chunks + batch.ends.len(), batch.bytes);
         }
         assert_eq!(chunks, 17);
         assert_eq!(all.len(), 20 * PullHeader::LEN + 17 * 1000);
