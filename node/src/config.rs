@@ -15,8 +15,10 @@ use std::{
 
 mod error;
 mod overrides;
+mod pattern;
 mod peaq;
 mod reader;
+mod ros2;
 mod rules;
 mod sections;
 mod stream;
@@ -25,7 +27,9 @@ mod yaml;
 
 pub use error::{ConfigError, Place};
 pub use overrides::Overrides;
+pub use pattern::TopicPattern;
 pub use peaq::{BuyerToken, OrchestrationConfig, PaymentCheck, PeaqConfig, PriceConfig, SellerAgent};
+pub use ros2::{Durability, History, Qos, Reliability, Ros2Config, Stamp};
 pub use rules::{FieldAction, FieldRule, RuleKey, RulesError};
 pub(crate) use sections::DEFAULT_ROTATE;
 pub use sections::{
@@ -71,6 +75,8 @@ pub struct Config {
     pub buyer: BuyerConfig,
     /// Files for peaq's tools.
     pub peaq: PeaqConfig,
+    /// Live ROS 2 topics; `None` is off.
+    pub ros2: Option<Ros2Config>,
 }
 
 impl Config {
@@ -131,8 +137,11 @@ impl Config {
         let follow = sections::follow(follow_field.as_ref())?;
         let buyer_field = section.get("buyer");
         let buyer = sections::buyer(buyer_field.as_ref(), &follow, base)?;
+        let ros2_field = section.get("ros2");
+        let ros2 = ros2::ros2(ros2_field.as_ref())?;
         section.finish()?;
         for (field, empty, role, name) in [
+            (ros2_field, ros2.is_none(), Role::Machine, "machine"),
             (peaq_field, peaq.orchestration.is_none(), Role::Machine, "machine"),
             (streams_field, streams.is_empty(), Role::Machine, "machine"),
             (follow_field, follow.is_empty(), Role::Buyer, "buyer"),
@@ -145,7 +154,7 @@ impl Config {
                 return Err(field.conflict(format!("needs the role `{name}`; add it to `roles` or remove the section")));
             }
         }
-        Ok(Self { roles: seen, network, store, control, forget_epochs, streams, follow, buyer, peaq })
+        Ok(Self { roles: seen, network, store, control, forget_epochs, streams, follow, buyer, peaq, ros2 })
     }
 
     /// Whether the node has this role.
@@ -154,10 +163,12 @@ impl Config {
         self.roles.contains(&role)
     }
 
-    /// The stream whose source topic is `topic`.
+    /// The stream that takes `topic`: the one that names it, or else the first whose pattern means it. From a pattern,
+    /// [`StreamConfig::for_topic`] makes the topic's own stream.
     #[must_use]
     pub fn stream_for_topic(&self, topic: &str) -> Option<&StreamConfig> {
-        self.streams.iter().find(|s| s.topic == topic)
+        let named = self.streams.iter().find(|s| s.topic == topic);
+        named.or_else(|| self.streams.iter().find(|s| s.pattern().is_some_and(|pattern| pattern.matches(topic))))
     }
 
     /// The stream that is published under `name` (its alias, or its topic when it has none).
