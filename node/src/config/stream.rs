@@ -372,7 +372,7 @@ pub(super) fn retention(field: &Field<'_>, default: &Retention) -> Result<Retent
 }
 
 /// The machine log takes over from at most this many logs in one binding, itself included (160 positions).
-const MAX_STREAMS: usize = 150;
+pub(crate) const MAX_STREAMS: usize = 150;
 
 pub(super) fn streams(
     field: Option<&Field<'_>>,

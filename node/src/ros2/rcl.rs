@@ -30,5 +30,5 @@ pub(super) use self::{
     service::{RequestId, TriggerService},
     subscription::{Subscription, TakeError},
     type_support::{MessageType, ServiceType, TypeSupportError},
-    wait_set::{Waiting, WaitSet},
+    wait_set::{WaitSet, Waiting},
 };
