@@ -197,7 +197,7 @@ impl NodeProcess {
     /// # Panics
     ///
     /// When it does not end.
-    pub async fn ended(mut self) -> ExitStatus {
+    pub async fn ended(&mut self) -> ExitStatus {
         let status = until("the node to end", async || self.child.try_wait().unwrap()).await;
         cleanup::ended(self.child.id());
         status

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stop at the first failure, as the tests do")]
 
 mod ros2 {
-    mod agent;
     mod arguments;
     mod lives;
     mod misfits;

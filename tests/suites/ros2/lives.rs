@@ -107,13 +107,10 @@ async fn a_machine_that_is_killed_loses_nothing_it_acknowledged_and_uses_no_numb
     assert!((1..=KILLS).contains(&gaps), "a gap at {gaps} of {KILLS} kills: numbers that were reserved are never given");
 
     world.machine.signal(rustix::process::Signal::TERM);
-    let home = world.machine.home().to_owned();
-    let World { machine, network, sandbox } = world;
-    assert!(machine.ended().await.success());
-    let logs = disk::follow(&home, &did);
+    assert!(world.machine.ended().await.success());
+    let logs = disk::follow(world.machine.home(), &did);
     logs.assert_all_closed();
     disk::assert_nothing_used_twice([&logs]);
-    drop((network, sandbox));
 }
 
 #[tokio::test(flavor = "multi_thread")]
