@@ -396,12 +396,20 @@ pub(super) fn streams(
     })
 }
 
+/// Longest name of a topic or stream, in bytes.
+pub(crate) const MAX_NAME: usize = 256;
+
+/// Whether a topic or stream can be called so.
+pub(crate) fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_NAME && !text.chars().any(char::is_control)
+}
+
 fn name(field: &Field<'_>, expected: &str) -> Result<String, ConfigError> {
     let text = field.text(expected)?;
-    if text.len() <= 256 && !text.chars().any(char::is_control) {
+    if is_name(text) {
         Ok(text.to_owned())
     } else {
-        Err(field.wrong(format!("{expected}, at most 256 bytes, without control characters")))
+        Err(field.wrong(format!("{expected}, at most {MAX_NAME} bytes, without control characters")))
     }
 }
 
