@@ -52,6 +52,9 @@ enum RunEvent<'a> {
 pub(super) fn run(args: &RunArgs, context: &Context) -> Result<(), CliError> {
     let home = context.home()?;
     let config = context.config(args.config.as_deref(), &args.set)?;
+    for notice in &config.notices {
+        tracing::warn!(place = %notice.place, "{}", notice.text);
+    }
     let socket = context.socket(&home, &config);
     let options = NodeOptions { home, config, passphrase: context.passphrase()? };
     let runtime = tokio::runtime::Builder::new_multi_thread()
