@@ -39,6 +39,7 @@ pub(crate) use sections::DEFAULT_ROTATE;
 pub use sections::{
     BuyerConfig, ControlConfig, Follow, FollowStreams, Limits, NetworkConfig, StoreConfig, Subscription,
 };
+pub(crate) use stream::MAX_STREAMS;
 pub use stream::{
     Access, ChunkConfig, CloseAfter, Compression, Mode, Overflow, Policy, QueueConfig, Retention, StreamConfig,
 };

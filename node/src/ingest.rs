@@ -15,6 +15,7 @@ pub mod definitions;
 mod directory;
 mod fields;
 mod file;
+mod live;
 mod mcap;
 pub mod msgdef;
 mod ndjson;
@@ -37,6 +38,7 @@ pub use self::{
     directory::{DirectorySource, DirectoryWatch},
     fields::{BlobField, Fields, INLINE_BYTES, PathSegment, reserved_key},
     file::{FileSlices, FileSource},
+    live::{Installed, LiveDecoder},
     mcap::McapSource,
     ndjson::{NdjsonOptions, NdjsonSource},
     topic::{RawMessage, RawSchema},

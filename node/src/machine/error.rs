@@ -78,6 +78,32 @@ pub enum MachineError {
         /// The names of the streams.
         known: String,
     },
+    /// A pattern means more topics than there may be streams.
+    #[error(
+        "no stream for the topic {topic}: there are {limit} streams already, which is the most; name fewer topics with patterns"
+    )]
+    TooManyStreams {
+        /// The topic.
+        topic: String,
+        /// The most streams there may be.
+        limit: usize,
+    },
+    /// A topic that a pattern means is called as another stream is published.
+    #[error(
+        "no stream for the topic {topic}: the stream of the topic {other} is published under that name; give one of them an alias"
+    )]
+    NameTaken {
+        /// The topic.
+        topic: String,
+        /// Topic of the other stream.
+        other: String,
+    },
+    /// A stream was to begin while the machine ends.
+    #[error("no stream for the topic {topic}: the node is shutting down")]
+    Ended {
+        /// The topic.
+        topic: String,
+    },
     /// The machine log cannot be written.
     #[error(transparent)]
     Log(#[from] MachineLogError),
