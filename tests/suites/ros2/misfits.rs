@@ -75,7 +75,8 @@ async fn of_two_types_that_are_there_before_the_machine_one_is_taken_at_most() {
     world.restart().await;
     // Discovery has no order: the machine meets both at once and refuses the topic, or takes whom it meets first. In both cases
     // everybody whose messages do not come is named.
-    let source = world.source("/text", "the conflict", |source| source.publishers == 2 && source.faulty_count > 0).await;
+    let source =
+        world.source("/text", "the conflict", |source| source.publishers == 2 && source.faulty_count > 0).await;
     match source.state {
         SourceState::Refused => {
             let reason = source.reason.unwrap();
