@@ -39,10 +39,10 @@ pub(crate) use sections::DEFAULT_ROTATE;
 pub use sections::{
     BuyerConfig, ControlConfig, Follow, FollowStreams, Limits, NetworkConfig, StoreConfig, Subscription,
 };
-pub(crate) use stream::MAX_STREAMS;
 pub use stream::{
     Access, ChunkConfig, CloseAfter, Compression, Mode, Overflow, Policy, QueueConfig, Retention, StreamConfig,
 };
+pub(crate) use stream::{MAX_NAME, MAX_STREAMS, is_name};
 pub(crate) use units::{DURATION_FORM, parse_duration};
 pub use units::{show_bytes, show_duration};
 

@@ -18,6 +18,8 @@
 mod account;
 #[cfg(any(feature = "ros2", test))]
 mod choice;
+#[cfg(any(feature = "ros2", test))]
+mod diagnostics;
 mod status;
 #[cfg(any(feature = "ros2", test))]
 mod type_name;
@@ -31,6 +33,8 @@ mod rcl;
 mod receiver;
 #[cfg(feature = "ros2")]
 mod running;
+#[cfg(feature = "ros2")]
+mod services;
 #[cfg(feature = "ros2")]
 mod supervisor;
 

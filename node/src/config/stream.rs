@@ -15,6 +15,13 @@ use super::{
 
 /// The machine log takes over from at most this many logs in one binding, itself included (160 positions).
 pub(crate) const MAX_STREAMS: usize = 150;
+/// Longest name of a topic or stream, in bytes.
+pub(crate) const MAX_NAME: usize = 256;
+
+/// Whether a topic or stream can be called so.
+pub(crate) fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_NAME && !text.chars().any(char::is_control)
+}
 
 /// One topic of this machine and all that is decided about it.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,7 +5,11 @@ use tributary_store::StoreError;
 use super::{
     Displaced, ForgetError, LaneError, LogError, MachineLogError, OriginError, OwnBindingError, SelectionError,
 };
-use crate::{config::RulesError, home::HomeError, proposal::Change};
+use crate::{
+    config::{MAX_NAME, RulesError},
+    home::HomeError,
+    proposal::Change,
+};
 
 /// Why a machine cannot be opened or asked.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +101,12 @@ pub enum MachineError {
         topic: String,
         /// Topic of the other stream.
         other: String,
+    },
+    /// A topic that a pattern means has a name that cannot be published.
+    #[error("no stream for the topic {topic:?}: a name has at most {MAX_NAME} bytes and no control characters")]
+    BadName {
+        /// The beginning of the topic.
+        topic: String,
     },
     /// A stream was to begin while the machine ends.
     #[error("no stream for the topic {topic}: the node is shutting down")]

@@ -10,7 +10,7 @@ use tributary_protocol::ids::StreamId;
 use tributary_store::{Store, StoreError, Table, WriteBatch};
 
 use super::{Kind, Machine, MachineError, OwnBindingError, SourceStats, bindings, lane::Lane, publish::FileStream};
-use crate::config::{MAX_STREAMS, StreamConfig};
+use crate::config::{MAX_STREAMS, StreamConfig, is_name};
 
 /// Rows of the table `Meta` that remember a topic begin so.
 const TOPIC: &[u8] = b"topic/";
@@ -116,11 +116,14 @@ impl Machine {
         if let Some(stream) = self.streams.find(|stream| stream.config.topic == config.topic) {
             return Ok(stream);
         }
+        if !is_name(&config.topic) {
+            return Err(MachineError::BadName { topic: config.topic.chars().take(80).collect() });
+        }
         let all = self.streams.all();
         if all.len() >= MAX_STREAMS {
             return Err(MachineError::TooManyStreams { topic: config.topic, limit: MAX_STREAMS });
         }
-        if let Some(other) = all.iter().find(|stream| stream.config.name() == config.name()) {
+        if let Some(other) = all.iter().find(|stream| stream.config.name() == config.topic) {
             return Err(MachineError::NameTaken { other: other.config.topic.clone(), topic: config.topic });
         }
         remember(&self.store, &config.topic)?;
@@ -172,3 +175,6 @@ fn remember(store: &Store, topic: &str) -> Result<(), StoreError> {
 fn pattern_of<'a>(patterns: &'a [StreamConfig], topic: &str) -> Option<&'a StreamConfig> {
     patterns.iter().find(|config| config.pattern().is_some_and(|pattern| pattern.matches(topic)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,7 +52,8 @@ impl Ros2 {
     }
 
     /// Waits until ROS itself was shut down in this process.
-    pub async fn ended(&self) {
+    #[must_use]
+    pub fn ended(&self) -> std::future::Pending<()> {
         match *self {}
     }
 

@@ -29,6 +29,6 @@ pub(super) use self::{
     publisher::Publisher,
     service::{RequestId, TriggerService},
     subscription::{Subscription, TakeError},
-    type_support::{MessageType, ServiceType, TypeSupportError},
+    type_support::{MessageType, ServiceType},
     wait_set::{WaitSet, Waiting},
 };

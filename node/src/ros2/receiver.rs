@@ -10,13 +10,13 @@ use std::{
         atomic::Ordering::Relaxed,
         mpsc::{Receiver as Orders, TryRecvError},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use super::{
     account::{MessageInfo, Sequences},
     rcl::{MessageType, Node, RclError, Subscription, TakeError, WaitSet, Waiting},
-    running::Shared,
+    running::{Shared, system_now_ns},
     type_name::TypeName,
 };
 use crate::{
@@ -106,7 +106,7 @@ impl Feed {
                 Err(error @ TakeError::TooLarge { .. }) => {
                     // It has a number like any other, which the next one shows as missing.
                     self.sequences.excuse();
-                    self.stream.source().received(now_ns() / 1_000_000);
+                    self.stream.source().received(system_now_ns() / 1_000_000);
                     self.refuse(error.to_string());
                 }
                 Err(TakeError::Rcl(error)) => return Err(error),
@@ -117,7 +117,7 @@ impl Feed {
     }
 
     fn message(&mut self, info: &MessageInfo, shared: &Shared) {
-        let now_ns = now_ns();
+        let now_ns = system_now_ns();
         let source = self.stream.source();
         source.lost(self.sequences.note(info));
         source.received(now_ns / 1_000_000);
@@ -310,11 +310,6 @@ impl Receiver {
             feed.stream.count_dropped(u64::from(feed.held.is_some()));
         }
     }
-}
-
-fn now_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The time in a `rosgraph_msgs/msg/Clock`, in nanoseconds; `None` when it is none, or before 0.

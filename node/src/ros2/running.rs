@@ -8,6 +8,7 @@ use std::{
         mpsc::sync_channel,
     },
     thread::JoinHandle,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tokio_util::sync::CancellationToken;
@@ -107,9 +108,23 @@ impl Shared {
         self.paused.load(Ordering::Relaxed)
     }
 
+    /// The time of the ROS clock, nanoseconds since 1970.
+    pub(super) fn now_ns(&self) -> u64 {
+        match &self.sim_time {
+            Some(time) => time.load(Ordering::Relaxed),
+            None => system_now_ns(),
+        }
+    }
+
     pub(super) fn change_status(&self, change: impl FnOnce(&mut Ros2Status)) {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
+}
+
+/// The system's time, nanoseconds since 1970.
+pub(super) fn system_now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 struct Threads {

@@ -5,22 +5,27 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering, mpsc::SyncSender},
+    sync::{Arc, mpsc::SyncSender},
     time::{Duration, Instant},
 };
 
 use super::{
-    Ros2Error,
+    Ros2Error, Ros2Status,
     choice::{Choice, Publisher, choose, faulty, is_hidden},
+    diagnostics::Diagnostics,
     rcl::{MessageType, Node, RclError, Subscription, WaitSet, Waiting},
     receiver::{Feed, Order},
     running::Shared,
+    services::Services,
     status::{MAX_REFUSED, RefusedTopic},
     type_name::TypeName,
 };
 use crate::{
-    config::{Ros2Config, StreamConfig},
-    ingest::{Installed, LiveDecoder},
+    config::{Mode, Qos, Ros2Config, StreamConfig},
+    ingest::{
+        Installed, LiveDecoder,
+        msgdef::{Lookup as _, Plan},
+    },
     machine::{LiveStream, Machine, Situation, SourceState, check_schema},
 };
 
@@ -40,6 +45,16 @@ struct Watched {
     current: Option<String>,
 }
 
+/// What a turn brought.
+enum Came {
+    /// The operator changed something.
+    Change,
+    /// The graph changed.
+    Graph,
+    /// Nothing that the survey must know of.
+    Other,
+}
+
 /// The supervising thread.
 pub(super) struct Supervisor {
     node: Arc<Node>,
@@ -52,6 +67,16 @@ pub(super) struct Supervisor {
     watched: BTreeMap<String, Watched>,
     /// Topics that a pattern means and that have no stream, and why.
     refused: BTreeMap<String, String>,
+    services: Option<Services>,
+    reporter: Option<Reporter>,
+}
+
+/// Publishes `/diagnostics`.
+struct Reporter {
+    publisher: super::rcl::Publisher,
+    diagnostics: Diagnostics,
+    every: Duration,
+    due: Instant,
 }
 
 impl Supervisor {
@@ -62,10 +87,22 @@ impl Supervisor {
         shared: Arc<Shared>,
         orders: SyncSender<Order>,
     ) -> Result<Self, Ros2Error> {
-        let _ = config;
         let set = WaitSet::new(node.context())?;
+        let installed = Installed::ament();
+        // What is missing here is no reason not to ingest.
+        let trouble = |what: &str, reason: String| {
+            tracing::warn!(reason, "{what}");
+            shared.change_status(|status| status.trouble.push(format!("{what}: {reason}")));
+        };
+        let services = Services::new(&node, Arc::clone(&machine), Arc::clone(&shared));
+        let services =
+            services.map_err(|reason| trouble("the services ~/pause and others are not offered", reason)).ok();
+        let reporter = config.diagnostics.and_then(|every| {
+            let reporter = Reporter::new(&node, &installed, &machine, every);
+            reporter.map_err(|reason| trouble("nothing is published on /diagnostics", reason)).ok()
+        });
         let (watched, refused) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { node, machine, shared, orders, set, installed: Installed::ament(), watched, refused })
+        Ok(Self { node, machine, shared, orders, set, installed, watched, refused, services, reporter })
     }
 
     pub(super) fn run(mut self) {
@@ -79,9 +116,14 @@ impl Supervisor {
                 self.survey();
                 survey_at = Instant::now() + SURVEY_EVERY;
             }
-            match self.turn(survey_at.saturating_duration_since(Instant::now())) {
-                Ok(true) => survey_at = survey_at.min(Instant::now() + SETTLE),
-                Ok(false) => {}
+            if let Some(reporter) = &mut self.reporter {
+                reporter.report(&self.machine, &self.shared);
+            }
+            let due = self.reporter.as_ref().map_or(survey_at, |reporter| reporter.due.min(survey_at));
+            match self.turn(due.saturating_duration_since(Instant::now())) {
+                Ok(Came::Graph) => survey_at = survey_at.min(Instant::now() + SETTLE),
+                Ok(Came::Change) => survey_at = Instant::now(),
+                Ok(Came::Other) => {}
                 Err(error) => {
                     tracing::error!(%error, "watching the ROS graph failed; it is tried again");
                     std::thread::sleep(AFTER_FAILURE);
@@ -90,11 +132,22 @@ impl Supervisor {
         }
     }
 
-    /// Waits for what may come, at most `timeout`. Whether the graph has changed.
-    fn turn(&mut self, timeout: Duration) -> Result<bool, RclError> {
+    /// Waits for what may come, at most `timeout`, and answers requests.
+    fn turn(&mut self, timeout: Duration) -> Result<Came, RclError> {
         let guards = vec![&*self.shared.supervisor];
-        let waiting = Waiting { guards, graph: Some(&self.node), ..Waiting::default() };
-        Ok(self.set.wait(&waiting, timeout)?.graph)
+        let services = self.services.iter().flat_map(Services::waiting).collect();
+        let waiting = Waiting { guards, services, graph: Some(&self.node), ..Waiting::default() };
+        let ready = self.set.wait(&waiting, timeout)?;
+        drop(waiting);
+        let changed = match &mut self.services {
+            Some(services) => services.answer(&ready.services)?,
+            None => false,
+        };
+        Ok(match (changed, ready.graph) {
+            (true, _) => Came::Change,
+            (false, true) => Came::Graph,
+            (false, false) => Came::Other,
+        })
     }
 
     /// Looks at the graph, and subscribes what can be.
@@ -253,7 +306,7 @@ impl Supervisor {
     fn prepare(&self, config: &StreamConfig, type_name: &str) -> Result<(TypeName, MessageType, LiveDecoder), String> {
         let name: TypeName = type_name.parse().map_err(|error: super::type_name::NotATypeName| error.to_string())?;
         let message_type = MessageType::find(&name).map_err(|error| error.to_string())?;
-        let raw = config.mode == crate::config::Mode::Raw;
+        let raw = config.mode == Mode::Raw;
         let decoder = LiveDecoder::new(&name.to_string(), raw, &self.installed)?;
         if let Some(paths) = decoder.schema_paths() {
             check_schema(config, &paths)?;
@@ -296,6 +349,42 @@ impl Supervisor {
             type_name: endpoint.type_name,
         };
         Ok(others.map(publisher).collect())
+    }
+}
+
+impl Reporter {
+    fn new(node: &Arc<Node>, installed: &Installed, machine: &Machine, every: Duration) -> Result<Self, String> {
+        let message_type = MessageType::find(&TypeName::DIAGNOSTICS).map_err(|error| error.to_string())?;
+        let name = TypeName::DIAGNOSTICS.to_string();
+        let text = installed.find(&name).ok_or_else(|| format!("no definition of {name} is installed"))?;
+        let plan = Plan::compile(&name, &text, installed).map_err(|error| error.to_string())?;
+        let publisher = super::rcl::Publisher::new(node, "/diagnostics", &message_type, Qos::DEFAULT);
+        let publisher = publisher.map_err(|error| error.to_string())?;
+        let diagnostics = Diagnostics::new(plan, &node.full_name(), machine.did().to_string());
+        Ok(Self { publisher, diagnostics, every, due: Instant::now() })
+    }
+
+    /// Publishes, when it is time.
+    fn report(&mut self, machine: &Machine, shared: &Shared) {
+        let now = Instant::now();
+        if now < self.due {
+            return;
+        }
+        self.due = now + self.every;
+        let streams = match machine.report() {
+            Ok(streams) => streams,
+            Err(error) => {
+                tracing::warn!(%error, "the counters cannot be read");
+                return;
+            }
+        };
+        let mut status = Ros2Status::default();
+        shared.change_status(|own| status = own.clone());
+        let published = self.diagnostics.message(&status, &streams, shared.now_ns(), now);
+        let published = published.map_err(|error| error.to_string());
+        if let Err(reason) = published.and_then(|cdr| self.publisher.publish(&cdr).map_err(|error| error.to_string())) {
+            tracing::warn!(reason, "nothing is published on /diagnostics");
+        }
     }
 }
 

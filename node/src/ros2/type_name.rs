@@ -30,12 +30,14 @@ impl TypeName {
     pub(super) const TRIGGER: Self =
         Self { package: Cow::Borrowed("std_srvs"), kind: Kind::Service, short: Cow::Borrowed("Trigger") };
     /// `diagnostic_msgs/msg/DiagnosticArray`.
+    #[cfg(feature = "ros2")]
     pub(super) const DIAGNOSTICS: Self = Self {
         package: Cow::Borrowed("diagnostic_msgs"),
         kind: Kind::Message,
         short: Cow::Borrowed("DiagnosticArray"),
     };
     /// `rosgraph_msgs/msg/Clock`.
+    #[cfg(feature = "ros2")]
     pub(super) const CLOCK: Self =
         Self { package: Cow::Borrowed("rosgraph_msgs"), kind: Kind::Message, short: Cow::Borrowed("Clock") };
 

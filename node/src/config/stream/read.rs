@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 use tributary_protocol::ids::Did;
 
 use super::{
-    Access, ChunkConfig, CloseAfter, Compression, MAX_STREAMS, Mode, Overflow, Policy, QueueConfig, Retention,
-    StreamConfig,
+    Access, ChunkConfig, CloseAfter, Compression, MAX_NAME, MAX_STREAMS, Mode, Overflow, Policy, QueueConfig,
+    Retention, StreamConfig, is_name,
 };
 use crate::config::{
     error::ConfigError,
@@ -255,10 +255,10 @@ pub(in crate::config) fn streams(
 
 pub(in crate::config) fn name(field: &Field<'_>, expected: &str) -> Result<String, ConfigError> {
     let text = field.text(expected)?;
-    if text.len() <= 256 && !text.chars().any(char::is_control) {
+    if is_name(text) {
         Ok(text.to_owned())
     } else {
-        Err(field.wrong(format!("{expected}, at most 256 bytes, without control characters")))
+        Err(field.wrong(format!("{expected}, at most {MAX_NAME} bytes, without control characters")))
     }
 }
 

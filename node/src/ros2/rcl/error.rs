@@ -10,23 +10,22 @@ use r2r_rcl::{RCL_RET_OK, rcl_ret_t, rcutils_get_error_string, rcutils_reset_err
 pub(in crate::ros2) struct RclError {
     what: &'static str,
     text: String,
-    code: Option<rcl_ret_t>,
 }
 
 impl RclError {
     pub(super) fn new(what: &'static str, text: impl Into<String>) -> Self {
-        Self { what, text: text.into(), code: None }
+        Self { what, text: text.into() }
     }
+}
 
-    /// Whether rcl gave this code.
-    pub(super) fn is(&self, code: u32) -> bool {
-        self.code.is_some_and(|own| u32::try_from(own) == Ok(code))
-    }
+/// Whether a call gave this code of rcl's, whose constants have another type.
+pub(super) fn is(code: rcl_ret_t, expected: u32) -> bool {
+    u32::try_from(code) == Ok(expected)
 }
 
 /// What a call gave back, with rcl's own words for what went wrong. `what` is what did not work.
 pub(super) fn check(code: rcl_ret_t, what: &'static str) -> Result<(), RclError> {
-    if u32::try_from(code) == Ok(RCL_RET_OK) {
+    if is(code, RCL_RET_OK) {
         return Ok(());
     }
     // SAFETY: both read and write state of this thread only; the text is copied out of a value that ends with a NUL.
@@ -39,7 +38,7 @@ pub(super) fn check(code: rcl_ret_t, what: &'static str) -> Result<(), RclError>
     // "…, at ./src/rcl/init.c:120" is of no use to who reads it.
     let text = text.split(", at ").next().unwrap_or_default();
     let text = if text.is_empty() { format!("code {code}") } else { text.to_owned() };
-    Err(RclError { what, text, code: Some(code) })
+    Err(RclError { what, text })
 }
 
 /// Text for C.

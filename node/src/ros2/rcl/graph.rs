@@ -12,7 +12,7 @@ use super::{
     error::{c_text, check, text_of},
     subscription::profile,
 };
-use crate::{config::Qos, ros2::account::Gid};
+use crate::config::Qos;
 
 /// Most topics, and most publishers of one topic, that are looked at.
 const MAX_ENDPOINTS: usize = 4096;
@@ -23,8 +23,6 @@ pub(in crate::ros2) struct Endpoint {
     pub(in crate::ros2) node: String,
     /// Its type, `pkg/msg/Type`.
     pub(in crate::ros2) type_name: String,
-    /// Which one it is.
-    pub(in crate::ros2) gid: Gid,
     qos: rmw_qos_profile_t,
 }
 
@@ -88,7 +86,6 @@ impl Node {
                     out.push(Endpoint {
                         node: format!("{}/{name}", space.trim_end_matches('/')),
                         type_name: text_of(info.topic_type),
-                        gid: Gid::new(&info.endpoint_gid),
                         qos: info.qos_profile,
                     });
                 }

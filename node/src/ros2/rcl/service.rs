@@ -11,7 +11,7 @@ use r2r_rcl::{
 
 use super::{
     Node, RclError, ServiceType,
-    error::{c_text, check},
+    error::{c_text, check, is},
 };
 
 /// Who asked, and which question it was.
@@ -69,11 +69,10 @@ impl TriggerService {
         let mut request = Request { structure_needs_at_least_one_member: 0 };
         // SAFETY: `request` is the C structure of this service's requests, which the middleware fills in.
         let code = unsafe { rcl_take_request(self.raw, &raw mut id, (&raw mut request).cast()) };
-        match check(code, "a request cannot be taken") {
-            Ok(()) => Ok(Some(RequestId(id))),
-            Err(error) if error.is(RCL_RET_SERVICE_TAKE_FAILED) => Ok(None),
-            Err(error) => Err(error),
+        if is(code, RCL_RET_SERVICE_TAKE_FAILED) {
+            return Ok(None);
         }
+        check(code, "a request cannot be taken").map(|()| Some(RequestId(id)))
     }
 
     /// Answers a request.

@@ -13,7 +13,7 @@ use r2r_rcl::{
 
 use super::{
     MessageType, Node, RclError,
-    error::{c_text, check},
+    error::{c_text, check, is},
 };
 use crate::{
     config::{Durability, History, Qos, Reliability},
@@ -100,15 +100,14 @@ impl Subscription {
             };
             let mut info = rmw_get_zero_initialized_message_info();
             let code = rcl_take_serialized_message(self.raw, &raw mut array, &raw mut info, ptr::null_mut());
+            if is(code, RCL_RET_SUBSCRIPTION_TAKE_FAILED) {
+                return Ok(None);
+            }
             let result = check(code, "a message cannot be taken");
             if (*state).exceeded {
                 return Err(TakeError::TooLarge { limit });
             }
-            match result {
-                Ok(()) => {}
-                Err(error) if error.is(RCL_RET_SUBSCRIPTION_TAKE_FAILED) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            }
+            result?;
             let buffer = &mut *(*state).buffer;
             buffer.set_len(array.buffer_length.min(buffer.capacity()));
             Ok(Some(MessageInfo {

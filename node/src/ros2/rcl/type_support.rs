@@ -47,9 +47,8 @@ pub(in crate::ros2) enum TypeSupportError {
 }
 
 /// A message type that is installed.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(in crate::ros2) struct MessageType {
-    name: TypeName,
     raw: *const rosidl_message_type_support_t,
 }
 
@@ -66,16 +65,12 @@ impl MessageType {
         // SAFETY: rosidl generates this function with this signature for every message; it has no preconditions.
         let raw = unsafe { library.get::<Get>(name.message_symbol().as_bytes()).map(|get| get()) };
         match raw {
-            Ok(raw) if !raw.is_null() => Ok(Self { name: name.clone(), raw }),
+            Ok(raw) if !raw.is_null() => Ok(Self { raw }),
             _ => Err(no_type(name)),
         }
     }
 
-    pub(in crate::ros2) fn name(&self) -> &TypeName {
-        &self.name
-    }
-
-    pub(super) fn raw(&self) -> *const rosidl_message_type_support_t {
+    pub(super) fn raw(self) -> *const rosidl_message_type_support_t {
         self.raw
     }
 }

@@ -8,7 +8,10 @@ use r2r_rcl::{
     rcl_wait_set_resize, rcl_wait_set_t, rcutils_get_default_allocator,
 };
 
-use super::{Context, Guard, Node, RclError, Subscription, TriggerService, error::check};
+use super::{
+    Context, Guard, Node, RclError, Subscription, TriggerService,
+    error::{check, is},
+};
 
 /// What is waited for.
 #[derive(Default)]
@@ -85,11 +88,11 @@ impl WaitSet {
                 check(rcl_wait_set_add_guard_condition(set, node.graph_guard(), ptr::null_mut()), WHAT)?;
             }
             let nanoseconds = i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX);
-            match check(rcl_wait(set, nanoseconds), WHAT) {
-                Ok(()) => {}
-                Err(error) if error.is(RCL_RET_TIMEOUT) => return Ok(Ready::default()),
-                Err(error) => return Err(error),
+            let code = rcl_wait(set, nanoseconds);
+            if is(code, RCL_RET_TIMEOUT) {
+                return Ok(Ready::default());
             }
+            check(code, WHAT)?;
             Ok(Ready {
                 subscriptions: came((*set).subscriptions, on.subscriptions.len()),
                 services: came((*set).services, on.services.len()),
