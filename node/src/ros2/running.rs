@@ -46,13 +46,26 @@ impl Launch {
         Ok(Self { arguments: Arguments::parse(arguments)?, full_name })
     }
 
-    /// The parameter `config_yaml`: the path of the configuration.
+    /// The parameter `config_yaml`, or `config.yaml_path` as peaq's agent has it: the path of the configuration.
     ///
     /// # Errors
     /// It is not a text.
     pub fn config_yaml(&self) -> Result<Option<PathBuf>, Ros2Error> {
         let parameters = self.arguments.parameters(&self.full_name)?;
-        Ok(parameters.text("config_yaml").map_err(Ros2Error::Start)?.map(PathBuf::from))
+        let text = |name| parameters.text(name).map_err(Ros2Error::Start);
+        Ok(text("config_yaml")?.or(text("config.yaml_path")?).map(PathBuf::from))
+    }
+
+    /// The parameters of peaq's agent, for its configuration ([`Overrides::parameter`]).
+    ///
+    /// # Errors
+    /// ROS does not know them.
+    ///
+    /// [`Overrides::parameter`]: crate::config::Overrides::parameter
+    pub fn agent_parameters(&self) -> Result<Vec<(String, String)>, Ros2Error> {
+        let parameters = self.arguments.parameters(&self.full_name)?;
+        let found = parameters.starting_with("stream_agent.");
+        Ok(found.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 }
 

@@ -5,13 +5,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, mpsc::SyncSender},
+    sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    },
     time::{Duration, Instant},
 };
 
 use super::{
     Ros2Error, Ros2Status,
-    choice::{Choice, Publisher, choose, faulty, is_hidden},
+    choice::{Choice, Publisher, UNNAMED, choose, faulty, is_hidden},
     diagnostics::Diagnostics,
     rcl::{MessageType, Node, RclError, Subscription, WaitSet, Waiting},
     receiver::{Feed, Order},
@@ -26,13 +29,15 @@ use crate::{
         Installed, LiveDecoder,
         msgdef::{Lookup as _, Plan},
     },
-    machine::{LiveStream, Machine, Situation, SourceState, check_schema},
+    machine::{FaultyPublisher, LiveStream, Machine, Situation, SourceState, check_schema},
 };
 
 /// The graph is looked at when it says that it changed, and this often in any case.
 const SURVEY_EVERY: Duration = Duration::from_secs(1);
 /// Changes of the graph come in bursts; they are looked at together after this long.
 const SETTLE: Duration = Duration::from_millis(50);
+/// The receiver lets go of a subscription at its next turn.
+const LETTING_GO: Duration = Duration::from_secs(5);
 /// How long to wait before the middleware is asked again after it failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
@@ -206,19 +211,21 @@ impl Supervisor {
                 return;
             }
         };
-        let mut choice = choose(config.message_type.as_deref(), current.as_deref(), &publishers);
-        if let Choice::Subscribe(type_name) = &choice
-            && current.as_ref() != Some(type_name)
+        let mut choice = choose(configured_type(config).as_deref(), current.as_deref(), &publishers);
+        let chosen = match &choice {
+            Choice::Subscribe(type_name) => Some(type_name.clone()),
+            Choice::Wait | Choice::Refuse(_) => None,
+        };
+        if current != chosen {
+            self.let_go(name);
+        }
+        if let Some(type_name) = &chosen
+            && current != chosen
         {
             match self.subscribe(&stream, type_name) {
                 Ok(()) => self.set_current(name, Some(type_name.clone())),
-                Err(reason) => {
-                    self.let_go(name);
-                    choice = Choice::Refuse(reason);
-                }
+                Err(reason) => choice = Choice::Refuse(reason),
             }
-        } else if current.is_some() && !matches!(choice, Choice::Subscribe(_)) {
-            self.let_go(name);
         }
         let (state, message_type, reason) = match &choice {
             Choice::Wait => (SourceState::Waiting, None, None),
@@ -241,7 +248,9 @@ impl Supervisor {
     fn let_go(&mut self, name: &str) {
         let Some(watched) = self.watched.get_mut(name) else { return };
         if watched.current.take().is_some() {
-            self.order(Order::Remove(name.into()));
+            let (gone, wait) = sync_channel(1);
+            self.order(Order::Remove(name.into(), gone));
+            let _ = wait.recv_timeout(LETTING_GO); // the next subscription says what is wrong
         }
     }
 
@@ -280,15 +289,14 @@ impl Supervisor {
                 "a remapping rule gives this name to another topic; name the topic in a stream of its own".to_owned()
             );
         }
-        let publishers = self.publishers(topic, config).map_err(|error| error.to_string())?;
+        let mut publishers = self.publishers(topic, config).map_err(|error| error.to_string())?;
+        // Until the graph knows whose a publisher is, it may be the node's own.
+        publishers.retain(|publisher| !publisher.node.is_empty());
         // Somebody's own subscription makes a topic, too; and a configured type is no reason to take what has another.
         let type_name = match choose(None, None, &publishers) {
             Choice::Wait => return Ok(()),
-            Choice::Subscribe(type_name) => config.message_type.clone().unwrap_or(type_name),
-            Choice::Refuse(reason) => match &config.message_type {
-                Some(configured) => configured.clone(),
-                None => return Err(reason),
-            },
+            Choice::Subscribe(type_name) => configured_type(config).unwrap_or(type_name),
+            Choice::Refuse(reason) => configured_type(config).ok_or(reason)?,
         };
         if publishers.iter().all(|publisher| publisher.type_name != type_name) {
             return Err(format!("nobody publishes it with the type {type_name} of its pattern"));
@@ -388,22 +396,26 @@ impl Reporter {
     }
 }
 
-/// Notes how a topic stands, and logs it when that is news.
+/// The type that a stream must have, as the graph writes it.
+fn configured_type(config: &StreamConfig) -> Option<String> {
+    let text = config.message_type.as_ref()?;
+    Some(text.parse::<TypeName>().map_or_else(|_| text.clone(), |name| name.to_string()))
+}
+
+/// Notes how a topic stands, and logs what is news.
 fn stands(stream: &LiveStream, situation: Situation) {
     let Situation { topic, message_type, state, reason, faulty, .. } = situation.clone();
-    if !stream.source().stands(situation) {
-        return;
-    }
+    let before = stream.source().stands(situation).unwrap_or_default();
     let message_type = message_type.unwrap_or_default();
-    match state {
-        SourceState::Refused => {
-            let reason = reason.unwrap_or_default();
-            tracing::warn!(topic, reason, "the topic is refused");
-        }
-        _ => tracing::info!(topic, message_type, ?state, "topic"),
+    let changed = before.message_type.unwrap_or_default() != message_type || before.reason != reason;
+    match reason {
+        Some(reason) if changed => tracing::warn!(topic, reason, "the topic is refused"),
+        None if changed && !message_type.is_empty() => tracing::info!(topic, message_type, "subscribed"),
+        None if changed => tracing::info!(topic, "no longer subscribed"),
+        _ => tracing::debug!(topic, ?state, "topic"),
     }
-    for publisher in faulty {
-        let (node, reason) = (publisher.node, publisher.reason);
+    let is_news = |publisher: &FaultyPublisher| publisher.node != UNNAMED && !before.faulty.contains(publisher);
+    for FaultyPublisher { node, reason, .. } in faulty.iter().filter(|publisher| is_news(publisher)) {
         tracing::warn!(topic, node, reason, "nothing comes from a publisher");
     }
 }
