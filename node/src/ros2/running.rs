@@ -1,6 +1,7 @@
 //! Starting and stopping the ROS side of a node.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -175,6 +176,7 @@ impl Ros2 {
             ("ros2-receiver", Box::new(move || receiver.run()) as Box<dyn FnOnce() + Send>),
             ("ros2-supervisor", Box::new(move || supervisor.run())),
         ] {
+            let run = watched(name, run, Arc::clone(&threads.shared));
             match std::thread::Builder::new().name(name.to_owned()).spawn(run) {
                 Ok(handle) => threads.handles.push(handle),
                 Err(error) => {
@@ -211,6 +213,19 @@ impl Ros2 {
 impl Drop for Ros2 {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// A thread that ends before its time must not look like topics on which nothing is published.
+fn watched(name: &'static str, run: Box<dyn FnOnce() + Send>, shared: Arc<Shared>) -> impl FnOnce() + Send {
+    move || {
+        let _ = catch_unwind(AssertUnwindSafe(run)); // the panic is in the log
+        if !shared.is_stopping() && !shared.ended.is_cancelled() {
+            tracing::error!(name, "a thread of ROS 2 has ended");
+            let trouble =
+                format!("the thread {name} has ended, nothing more is ingested; see the log, and restart the node");
+            shared.change_status(|status| status.trouble.push(trouble));
+        }
     }
 }
 

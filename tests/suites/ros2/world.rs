@@ -209,7 +209,7 @@ impl World {
 }
 
 /// Where the node `name` listens, for `--set`.
-fn listen(sandbox: &Sandbox, name: &str) -> String {
+pub(crate) fn listen(sandbox: &Sandbox, name: &str) -> String {
     format!("network.listen=[/ip4/127.0.0.1/tcp/{}]", sandbox.port(name))
 }
 
