@@ -23,14 +23,6 @@ pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_NAME && !text.chars().any(char::is_control)
 }
 
-/// Longest name of a topic or stream, in bytes.
-pub(crate) const MAX_NAME: usize = 256;
-
-/// Whether a topic or stream can be called so.
-pub(crate) fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.len() <= MAX_NAME && !text.chars().any(char::is_control)
-}
-
 /// One topic of this machine and all that is decided about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamConfig {
