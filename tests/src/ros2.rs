@@ -31,6 +31,8 @@ pub fn program() -> PathBuf {
 #[must_use]
 pub fn python() -> PathBuf {
     std::env::var_os("TRIBUTARY_ROS2_PYTHON")
-        .expect("TRIBUTARY_ROS2_PYTHON is not set: run this test with ./tests/run.sh, or source tests/tools/ros2_env.sh")
+        .expect(
+            "TRIBUTARY_ROS2_PYTHON is not set: run this test with ./tests/run.sh, or source tests/tools/ros2_env.sh",
+        )
         .into()
 }

@@ -1,9 +1,14 @@
 //! A configuration of peaq's ROS 2 agent, as it is: the same topics, and never more of them than there.
 
-use serde_json::{Value, json};
-use tributary_tests::ros2::{Publish, assert_same};
+use std::fs;
 
-use super::world::World;
+use serde_json::{Value, json};
+use tributary_tests::{
+    node::NodeProcess,
+    ros2::{Publish, assert_same, program},
+};
+
+use super::world::{World, listen};
 
 const AGENT: &str = "\
 stream_agent:
@@ -59,4 +64,40 @@ async fn an_agents_file_lets_out_what_it_lets_out_there() {
     }
     let log = world.machine.log();
     assert_eq!(log.matches("walrus").count(), 1, "what has no meaning here is named, once:\n{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agents_ros_parameters_count_for_its_file() {
+    let world = World::start(&[], "ros2: {}\n").await;
+    let home = world.sandbox.home("robot", "roles: [machine]\n");
+    let (file, policy) = (world.sandbox.path().join("agent.yaml"), world.sandbox.path().join("policy.yaml"));
+    fs::write(&file, AGENT.replace("enabled: true", "enabled: false")).unwrap();
+    fs::write(&policy, "stream_policy: { topics: [{ topic: /only, messageType: std_msgs/msg/String }] }\n").unwrap();
+    let mut command = world.network.command(program());
+    command.args([
+        "run",
+        "-v",
+        "--set",
+        &listen(&world.sandbox, "robot"),
+        "--ros-args",
+        "-r",
+        "__node:=stream_agent_node",
+    ]);
+    for parameter in [
+        format!("config.yaml_path:={}", file.display()),
+        format!("stream_agent.policy_path:={}", policy.display()),
+        "stream_agent.enabled:=true".to_owned(),
+        "stream_agent.agent_token:=s3cr3t".to_owned(),
+        "stream_agent.delivery_port:=9000".to_owned(),
+    ] {
+        command.args(["-p", &parameter]);
+    }
+    let robot = NodeProcess::try_start_by(command, &home).await.unwrap();
+    let status = robot.status().await;
+    assert_eq!(status.ros2.unwrap().node, "/stream_agent_node");
+    assert_eq!(status.streams.iter().map(|stream| stream.name.as_str()).collect::<Vec<_>>(), ["/only"]);
+    let log = robot.log();
+    assert_eq!(log.matches("`agent_token`").count(), 1, "{log}");
+    assert!(!log.contains("s3cr3t"), "{log}");
+    robot.stop().await;
 }

@@ -46,10 +46,8 @@ async fn a_parameter_file_says_where_the_configuration_is_and_which_time_counts(
     let port = world.sandbox.port("robot");
     fs::write(&config, format!("{}streams:\n{}", head("machine", port, ""), fields("/text", ""))).unwrap();
     let parameters = world.sandbox.path().join("parameters.yaml");
-    let text_of_it = format!(
-        "/**:\n  ros__parameters:\n    config_yaml: {}\n    use_sim_time: true\n",
-        config.display()
-    );
+    let text_of_it =
+        format!("/**:\n  ros__parameters:\n    config_yaml: {}\n    use_sim_time: true\n", config.display());
     fs::write(&parameters, text_of_it).unwrap();
     let mut command = world.network.command(program());
     command.args(["run", "-v", "--ros-args", "-r", "__node:=robot_node", "--params-file"]).arg(&parameters);

@@ -19,10 +19,7 @@ fn numbered(first: u64) -> Publish {
 
 /// Waits until so many of the background's messages are durable.
 async fn some_durable(world: &World, topic: &str, count: u64) {
-    until("durable messages", async || {
-        (world.stream(topic).await.lane.durable_packages >= count).then_some(())
-    })
-    .await;
+    until("durable messages", async || (world.stream(topic).await.lane.durable_packages >= count).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,7 +101,10 @@ async fn a_machine_that_is_killed_loses_nothing_it_acknowledged_and_uses_no_numb
     let numbers: Vec<u64> = bought.packages.iter().map(|package| package.number).collect();
     assert!(numbers.windows(2).all(|pair| pair[1] > pair[0]), "no number is used twice");
     let gaps = numbers.windows(2).filter(|pair| pair[1] > pair[0] + 1).count();
-    assert!((1..=KILLS).contains(&gaps), "a gap at {gaps} of {KILLS} kills: numbers that were reserved are never given");
+    assert!(
+        (1..=KILLS).contains(&gaps),
+        "a gap at {gaps} of {KILLS} kills: numbers that were reserved are never given"
+    );
 
     world.machine.signal(rustix::process::Signal::TERM);
     assert!(world.machine.ended().await.success());
@@ -133,4 +133,3 @@ async fn publishers_of_one_topic_are_told_apart_and_all_are_taken() {
     let (left, right): (Vec<u64>, Vec<u64>) = numbers.iter().partition(|number| **number < EACH);
     assert!(left.into_iter().eq(0..EACH) && right.into_iter().eq(EACH..2 * EACH), "{numbers:?}");
 }
-

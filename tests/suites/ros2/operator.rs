@@ -58,7 +58,11 @@ async fn pause_resume_close_and_status_are_services_of_the_node() {
 }
 
 /// The newest word of the node about a stream that satisfies `wanted`.
-async fn diagnosed(operator: &mut Rclpy, stream: &str, wanted: impl Fn(&Value, &dyn Fn(&str) -> String) -> bool) -> Value {
+async fn diagnosed(
+    operator: &mut Rclpy,
+    stream: &str,
+    wanted: impl Fn(&Value, &dyn Fn(&str) -> String) -> bool,
+) -> Value {
     loop {
         let array = operator.next("/diagnostics").await;
         let all = array["status"].as_array().unwrap();

@@ -66,7 +66,10 @@ async fn in_a_simulation_messages_have_its_time() {
     let times = world.buy(&["/fix"]).await.remove(0).packages;
     let times: Vec<u64> = times.iter().map(|package| parse_timestamp(&package.timestamp).unwrap()).collect();
     assert_eq!(*times.last().unwrap(), SECONDS * 1_000_000_000);
-    assert!(times.iter().all(|time| [0, SECONDS * 1_000_000_000].contains(time)), "before the first tick it is 0: {times:?}");
+    assert!(
+        times.iter().all(|time| [0, SECONDS * 1_000_000_000].contains(time)),
+        "before the first tick it is 0: {times:?}"
+    );
 }
 
 async fn tick(simulator: &mut Rclpy, seconds: u64) {

@@ -176,7 +176,10 @@ async fn raw_messages_keep_their_bytes() {
             assert_eq!(package.kind, kind);
             assert_eq!(package.fields["schema"]["encoding"], "ros2msg");
             let text = package.fields["schema"]["text"].as_str().unwrap();
-            assert!(text.contains(if kind.contains("Basic") { "float64_value" } else { "MSG: std_msgs/Header" }), "{text}");
+            assert!(
+                text.contains(if kind.contains("Basic") { "float64_value" } else { "MSG: std_msgs/Header" }),
+                "{text}"
+            );
         }
     }
 }

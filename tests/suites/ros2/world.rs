@@ -23,7 +23,9 @@ pub(crate) const DEEP: &str = ", qos: { reliability: reliable, depth: 10000 }";
 
 /// A stream of this topic for everybody, whole unless `more` has rules.
 pub(crate) fn fields(topic: &str, more: &str) -> String {
-    format!("  - {{ topic: '{topic}', mode: fields, default: include, access: {{ policy: free }}{SOON}{DEEP}{more} }}\n")
+    format!(
+        "  - {{ topic: '{topic}', mode: fields, default: include, access: {{ policy: free }}{SOON}{DEEP}{more} }}\n"
+    )
 }
 
 /// A raw stream of this topic for everybody.
@@ -158,7 +160,11 @@ impl World {
         .await;
         let source = report.source.as_ref().unwrap();
         assert_eq!((source.received, source.lost, source.refused), (count, 0, 0), "{report:?}");
-        assert_eq!((report.lane.durable_packages, report.lane.dropped, report.lane.refused), (count, 0, 0), "{report:?}");
+        assert_eq!(
+            (report.lane.durable_packages, report.lane.dropped, report.lane.refused),
+            (count, 0, 0),
+            "{report:?}"
+        );
     }
 
     /// Closes what is open, and buys all that there is of these streams.
@@ -194,14 +200,16 @@ impl World {
         let folder = self.sandbox.path().join(format!("out{}", name.replace('/', "-")));
         let formats = [ExportFormat::Ndjson, ExportFormat::Mcap];
         let exported: ExportResult = trade::export(buyer, &selection, &formats, &folder).await;
-        let lines = exported.report.files.iter().map(|file| &file.path).filter(|path| path.extension().unwrap() == "ndjson");
-        let packages = lines.flat_map(|path| fs::read_to_string(path).unwrap().lines().map(package).collect::<Vec<_>>());
+        let lines =
+            exported.report.files.iter().map(|file| &file.path).filter(|path| path.extension().unwrap() == "ndjson");
+        let packages =
+            lines.flat_map(|path| fs::read_to_string(path).unwrap().lines().map(package).collect::<Vec<_>>());
         Bought { packages: packages.collect(), folder }
     }
 }
 
 /// Where the node `name` listens, for `--set`.
-fn listen(sandbox: &Sandbox, name: &str) -> String {
+pub(crate) fn listen(sandbox: &Sandbox, name: &str) -> String {
     format!("network.listen=[/ip4/127.0.0.1/tcp/{}]", sandbox.port(name))
 }
 
