@@ -35,7 +35,11 @@ fn same_bytes(kind: &str, published: &[Published], arrived: &[Vec<u8>]) {
     for (published, arrived) in published.iter().zip(arrived) {
         let sent = published.cdr.as_ref().unwrap();
         let left = sent.strip_prefix(arrived.as_slice()).map(<[u8]>::len);
-        assert!(left.is_some_and(|left| left < 16), "{kind}: other bytes than were published, {left:?} of {}", sent.len());
+        assert!(
+            left.is_some_and(|left| left < 16),
+            "{kind}: other bytes than were published, {left:?} of {}",
+            sent.len()
+        );
     }
 }
 
