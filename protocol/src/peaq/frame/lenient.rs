@@ -2,9 +2,10 @@
 //!
 //! What decodes here is judged by its hash alone, so several spellings of one ciphertext do no harm.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::Engine;
 
 use super::FrameError;
+use crate::peaq::base64_engine::BASE64;
 
 /// Decodes `text` into `out`, whose content is replaced.
 ///
@@ -12,7 +13,7 @@ use super::FrameError;
 /// [`FrameError::Malformed`]: text outside ASCII, one digit left over, or padding that is missing.
 pub fn decode(text: &str, out: &mut Vec<u8>) -> Result<(), FrameError> {
     out.clear();
-    if STANDARD.decode_vec(text, out).is_ok() {
+    if BASE64.decode_vec(text, out).is_ok() {
         return Ok(());
     }
     out.clear();
