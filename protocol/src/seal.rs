@@ -207,7 +207,8 @@ pub fn seal(input: SealInput<'_>) -> Result<Sealed, SealError> {
     };
     record.check().map_err(|source| SealError::Record { index, source })?;
 
-    let ciphertext = xchacha::encrypt(key.as_bytes(), &nonce, &plaintext).expect("1 MiB is far below the cipher's limit");
+    let ciphertext =
+        xchacha::encrypt(key.as_bytes(), &nonce, &plaintext).expect("1 MiB is far below the cipher's limit");
     let (plaintext_sha256, sha256) = sha256::digest_both(&plaintext, &ciphertext);
     record.hash = Hash::of(&ciphertext);
     record.sha256 = sha256;

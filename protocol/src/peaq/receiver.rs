@@ -164,7 +164,9 @@ pub enum Received<'a> {
 /// What came of a frame.
 enum Step {
     /// The plaintext may be handed out.
-    Chunk { index: u64 },
+    Chunk {
+        index: u64,
+    },
     /// The chunk is good, but one before it has broken the chain.
     Withheld,
     Complete(ChainReport),
