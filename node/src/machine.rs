@@ -14,6 +14,7 @@ mod machine_log;
 mod numbers;
 mod open;
 mod origin;
+mod plaintext_hashes;
 mod proposals;
 mod publish;
 mod seeds;
@@ -41,6 +42,7 @@ use crate::{
 };
 
 pub(crate) use self::bindings::load as stored_chain;
+pub(crate) use self::plaintext_hashes::PlaintextHashes;
 pub(crate) use self::selection::{in_time, live_range, newest_record, no_epoch, nothing_in_time};
 pub use self::{
     bindings::OwnBindingError,
@@ -152,6 +154,7 @@ pub struct Machine {
     node_key: [u8; 32],
     /// The one in force.
     binding: Mutex<Binding>,
+    plaintext_hashes: Arc<PlaintextHashes>,
     streams: Vec<Stream>,
 }
 
@@ -160,6 +163,11 @@ impl Machine {
     #[must_use]
     pub fn did(&self) -> Did {
         self.keys.did
+    }
+
+    /// What is known of the plaintexts of its chunks.
+    pub(crate) fn plaintext_hashes(&self) -> &Arc<PlaintextHashes> {
+        &self.plaintext_hashes
     }
 
     /// The incarnation it lives in.
