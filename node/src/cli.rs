@@ -34,6 +34,7 @@ mod peaq;
 mod peaq_files;
 mod pull;
 mod reach;
+mod ros_args;
 mod rules;
 mod run;
 mod selection;
@@ -177,22 +178,32 @@ impl Context {
 
     /// The configuration at `file`, or the home's, with the environment and `set` (`KEY=VALUE`, strongest) on top.
     pub fn config(&self, file: Option<&Path>, set: &[String]) -> Result<Config, CliError> {
-        let path = match file {
-            Some(file) => file.to_owned(),
-            None => self.home()?.config_path(),
-        };
+        self.config_over(file, &self.overrides(set)?)
+    }
+
+    /// What the environment and `set` lay over a configuration.
+    fn overrides(&self, set: &[String]) -> Result<Overrides, CliError> {
         let mut overrides = Overrides::from_environment(std::env::vars_os())?;
         for assignment in set {
             overrides.flag("--set", assignment)?;
         }
-        Ok(Config::load(&path, &overrides)?)
+        Ok(overrides)
+    }
+
+    fn config_over(&self, file: Option<&Path>, overrides: &Overrides) -> Result<Config, CliError> {
+        let path = match file {
+            Some(file) => file.to_owned(),
+            None => self.home()?.config_path(),
+        };
+        Ok(Config::load(&path, overrides)?)
     }
 }
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let (own, ros) = ros_args::split(std::env::args_os());
+    let cli = match Cli::try_parse_from(own) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too, to standard output and with code 0. A closed pipe changes nothing.
@@ -200,9 +211,10 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
         }
     };
-    let Cli { global, command } = cli;
+    let Cli { global, mut command } = cli;
     let output = Output::new(global.json);
     let result = logging::start(global.verbose, global.log_format)
+        .and_then(|()| ros_args::give(&mut command, ros))
         .and_then(|()| dispatch(&command, &Context { global, output }));
     match result {
         Ok(()) => Exit::Ok.into(),

@@ -16,6 +16,7 @@ pub mod node;
 pub mod orchestration;
 pub mod peaq;
 pub mod peer;
+pub mod ros2;
 pub mod trade;
 pub mod vectors;
 pub mod wait;

@@ -9,10 +9,12 @@ use tributary_protocol::ids::Did;
 
 use super::{CliError, Context, Exit, reach::told};
 use crate::{
+    config::Config,
     control::{
         self, ControlListener,
         api::{Code, Problem},
     },
+    ros2::{Launch, Ros2Error},
     service::{Node, NodeOptions},
 };
 
@@ -25,6 +27,9 @@ pub struct RunArgs {
     /// Override a key, such as store.quota=10GiB; can be given again
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// What follows `--ros-args` on the command line, taken out before the rest is parsed.
+    #[arg(skip)]
+    pub(super) ros: Option<Vec<String>>,
 }
 
 /// What is printed, one line each with `--json`.
@@ -51,9 +56,13 @@ enum RunEvent<'a> {
 
 pub(super) fn run(args: &RunArgs, context: &Context) -> Result<(), CliError> {
     let home = context.home()?;
-    let config = context.config(args.config.as_deref(), &args.set)?;
+    let config = read_config(args, context)?;
+    for notice in &config.notices {
+        tracing::warn!(place = %notice.place, "{}", notice.text);
+    }
     let socket = context.socket(&home, &config);
-    let options = NodeOptions { home, config, passphrase: context.passphrase()? };
+    let passphrase = context.passphrase()?;
+    let options = NodeOptions { home, config, passphrase, ros_arguments: args.ros.clone() };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -62,6 +71,22 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<(), CliError> {
     // The node has closed what must be closed; after a second Ctrl-C nothing is waited for.
     runtime.shutdown_background();
     result
+}
+
+/// The configuration, with what ROS parameters say about it.
+fn read_config(args: &RunArgs, context: &Context) -> Result<Config, CliError> {
+    let mut overrides = context.overrides(&args.set)?;
+    let mut told_by_ros = None;
+    if let Some(arguments) = &args.ros {
+        let wrong = |error: Ros2Error| CliError::new(Exit::Usage, error.to_string());
+        let launch = Launch::parse(arguments).map_err(wrong)?;
+        told_by_ros = launch.config_yaml().map_err(wrong)?;
+        for (name, value) in launch.agent_parameters().map_err(wrong)? {
+            overrides.parameter(&name, &value);
+        }
+    }
+    // What is typed wins over what a launch file says.
+    context.config_over(args.config.as_deref().or(told_by_ros.as_deref()), &overrides)
 }
 
 async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> Result<(), CliError> {
@@ -103,6 +128,7 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
             () = quit.cancelled() => "it was asked to",
             _ = interrupt.recv() => "interrupt",
             _ = terminate.recv() => "terminate",
+            () = ros_ended(&node) => "ROS was shut down",
         };
         if output.is_json() {
             output.event(&RunEvent::Stopping { reason }, String::new)?;
@@ -139,6 +165,14 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
         output.note("Stopped.");
     }
     Ok(())
+}
+
+/// Waits until ROS is shut down in this process; for ever in a node without it.
+async fn ros_ended(node: &Node) {
+    match node.ros2() {
+        Some(ros2) => ros2.ended().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn human(node: &Node, links: &[String], socket: &std::path::Path) -> String {
