@@ -57,9 +57,9 @@ if [[ ! -e $prefix/complete ]]; then
     rm -rf "$prefix"
     "$python" -m venv "$prefix"
     pip=("$prefix/bin/python" -m pip --quiet --disable-pip-version-check)
-    # Many small files: waiting for one after the other takes most of the time.
+    # Many small files: waiting for one after the other takes most of the time. empy has no wheel; one is made of its source.
     grep -v '^#' "$requirements" |
-        xargs -d '\n' -P 8 -n 7 "${pip[@]}" download --no-deps --only-binary :all: -d "$prefix/wheels" >&2
+        xargs -d '\n' -P 8 -n 7 "${pip[@]}" wheel --no-deps --only-binary :all: --no-binary empy -w "$prefix/wheels" >&2
     "${pip[@]}" install --no-deps --no-index --find-links "$prefix/wheels" -r "$requirements" >&2
     rm -r "$prefix/wheels"
     # Programs ask for the middleware by this name; the wheels link one directly.

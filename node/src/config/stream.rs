@@ -15,7 +15,6 @@ use super::{
 
 /// The machine log takes over from at most this many logs in one binding, itself included (160 positions).
 pub(crate) const MAX_STREAMS: usize = 150;
-
 /// Longest name of a topic or stream, in bytes.
 pub(crate) const MAX_NAME: usize = 256;
 

@@ -9,7 +9,7 @@ use tributary::{
 };
 use tributary_protocol::ids::DatasetId;
 use tributary_tests::{
-    home::{Sandbox, head},
+    home::Sandbox,
     node::NodeProcess,
     ros2::{Network, Rclpy, program},
     trade,
@@ -92,11 +92,20 @@ impl World {
 
     /// As [`World::start`], with further arguments.
     pub(crate) async fn start_with(streams: &[String], more: &str, arguments: &[&str]) -> Self {
+        let list = if streams.is_empty() { "[]".to_owned() } else { format!("\n{}", streams.concat()) };
+        let config = format!("roles: [machine]\nstore: {{ ballast: none }}\n{more}streams: {list}");
+        Self::start_as(&config, arguments).await
+    }
+
+    /// Starts a machine with this configuration, whatever it is.
+    pub(crate) async fn start_as(config: &str, arguments: &[&str]) -> Self {
         let sandbox = Sandbox::new();
         let network = Network::new(sandbox.path());
-        let config = format!("{}{more}streams:\n{}", head("machine", sandbox.port("machine"), ""), streams.concat());
-        let home = sandbox.home("machine", &config);
-        let machine = start(&network, &home, arguments).await;
+        let home = sandbox.home("machine", config);
+        let listen = listen(&sandbox, "machine");
+        let mut all = vec!["--set", listen.as_str()];
+        all.extend(arguments);
+        let machine = start(&network, &home, &all).await;
         Self { machine, network, sandbox }
     }
 
@@ -104,7 +113,7 @@ impl World {
     pub(crate) async fn restart(&mut self) {
         assert!(!self.machine.is_alive());
         let home = self.machine.home().to_owned();
-        self.machine = start(&self.network, &home, &[]).await;
+        self.machine = start(&self.network, &home, &["--set", &listen(&self.sandbox, "machine")]).await;
     }
 
     /// A ROS node of this name.
@@ -163,10 +172,8 @@ impl World {
         let closed: Closed =
             soon("close", self.machine.client().post("/v1/datasets/close", &CloseRequest::default())).await.unwrap();
         drop(closed);
-        let config =
-            format!("roles: [buyer]\nnetwork: {{ listen: [/ip4/127.0.0.1/tcp/{}] }}\n", self.sandbox.port("buyer"));
-        let home = self.sandbox.home("buyer", &config);
-        let buyer = start(&self.network, &home, &[]).await;
+        let home = self.sandbox.home("buyer", "roles: [buyer]\nstore: { ballast: none }\n");
+        let buyer = start(&self.network, &home, &["--set", &listen(&self.sandbox, "buyer")]).await;
         trade::follow(&buyer, &self.machine).await;
         let mut all = Vec::new();
         for name in names {
@@ -199,6 +206,11 @@ impl World {
             lines.flat_map(|path| fs::read_to_string(path).unwrap().lines().map(package).collect::<Vec<_>>());
         Bought { packages: packages.collect(), folder }
     }
+}
+
+/// Where the node `name` listens, for `--set`.
+pub(crate) fn listen(sandbox: &Sandbox, name: &str) -> String {
+    format!("network.listen=[/ip4/127.0.0.1/tcp/{}]", sandbox.port(name))
 }
 
 async fn start(network: &Network, home: &std::path::Path, arguments: &[&str]) -> NodeProcess {
