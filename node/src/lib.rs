@@ -5,11 +5,13 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod durations;
 pub mod export;
 pub mod home;
 mod http;
 pub mod ingest;
 pub mod machine;
+
 pub mod net;
 pub mod owner;
 pub mod peaq;
