@@ -284,7 +284,7 @@ async fn write<S: AsyncWrite + Unpin>(slot: &Slot, stream: &mut S, batch: &Batch
     for slice in batch.bytes.chunks(SLICE) {
         if let Some(cost) = u32::try_from(slice.len()).ok().and_then(NonZeroU32::new) {
             // The buckets hold at least a slice, so the only error, "more than the bucket holds", cannot come.
-            for limiter in [&slot.limiter, limiter].into_iter().flatten() {
+            for limiter in [slot.limiter.as_deref(), limiter.as_ref()].into_iter().flatten() {
                 let _ = limiter.until_n_ready(cost).await;
             }
         }
