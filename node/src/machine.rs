@@ -34,9 +34,10 @@ use tributary_protocol::{
 };
 use tributary_store::Store;
 
-use self::{epochs::stream_log, lane::Lane, machine_log::MachineLog, origin::Origin, seeds::Seeds};
+use self::{epochs::stream_log, lane::{Lane, stats::LaneStats}, machine_log::MachineLog, origin::Origin, seeds::Seeds};
 use crate::{
     config::StreamConfig,
+    durations::DurationsReport,
     home::{Home, MachineKeys},
 };
 
@@ -121,7 +122,17 @@ struct Stream {
 
 enum Kind {
     Messages(Box<Lane>),
-    Files(Box<Mutex<publish::FileStream>>),
+    /// The counters stand beside the lock, which is held as long as a file takes.
+    Files(Box<Mutex<publish::FileStream>>, Arc<LaneStats>),
+}
+
+impl Stream {
+    fn lane_report(&self) -> LaneReport {
+        match &self.kind {
+            Kind::Messages(lane) => lane.report(),
+            Kind::Files(_, stats) => stats.report(0),
+        }
+    }
 }
 
 /// What `status` shows of one stream.
@@ -189,11 +200,27 @@ impl Machine {
         let each = |stream: &Stream| {
             let log = stream_log(&self.keys, stream.id, self.incarnation());
             let entries = self.store.head(&log)?.map_or(0, |(seq, _)| seq + 1);
-            let lane = match &stream.kind {
-                Kind::Messages(lane) => lane.report(),
-                Kind::Files(files) => files.lock().unwrap_or_else(PoisonError::into_inner).report(),
+            let (name, lane) = (stream.config.name().to_owned(), stream.lane_report());
+            Ok(StreamReport { name, stream: stream.id, entries, lane })
+        };
+        self.streams.iter().map(each).collect()
+    }
+
+    /// What the lane of every stream counted, by the stream's public name. Does not wait for the disk.
+    #[must_use]
+    pub fn lanes(&self) -> Vec<(&str, LaneReport)> {
+        self.streams.iter().map(|stream| (stream.config.name(), stream.lane_report())).collect()
+    }
+
+    /// How long batches of chunks took to the disk, by the public name of their stream.
+    #[must_use]
+    pub fn commits(&self) -> Vec<(String, DurationsReport)> {
+        let each = |stream: &Stream| {
+            let took = match &stream.kind {
+                Kind::Messages(lane) => lane.commits(),
+                Kind::Files(_, stats) => stats.commits(),
             };
-            Ok(StreamReport { name: stream.config.name().to_owned(), stream: stream.id, entries, lane })
+            (stream.config.name().to_owned(), took)
         };
         self.streams.iter().map(each).collect()
     }
@@ -222,7 +249,7 @@ impl Machine {
         for stream in self.named(name)? {
             match &stream.kind {
                 Kind::Messages(lane) => drop(lane.renew_epoch().map_err(|source| lane_error(stream, source))?),
-                Kind::Files(files) => files.lock().unwrap_or_else(PoisonError::into_inner).renew_epoch(),
+                Kind::Files(files, _) => files.lock().unwrap_or_else(PoisonError::into_inner).renew_epoch(),
             }
         }
         Ok(())

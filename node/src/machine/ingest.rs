@@ -143,7 +143,7 @@ impl Machine {
     fn messages_of(&self, topic: &str) -> Option<(&Stream, &super::lane::Lane)> {
         self.streams.iter().find(|stream| stream.config.topic == topic).and_then(|stream| match &stream.kind {
             Kind::Messages(lane) => Some((stream, &**lane)),
-            Kind::Files(_) => None,
+            Kind::Files(..) => None,
         })
     }
 }

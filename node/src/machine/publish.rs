@@ -18,7 +18,7 @@ use tributary_store::{Store, StoreError};
 use super::{
     Kind, Machine, MachineError,
     lane::{
-        LaneError, LaneReport, close,
+        LaneError, close,
         committer::Committer,
         sealer::{OpenDataset, Sealer},
         slices::Slice,
@@ -73,10 +73,6 @@ impl FileStream {
         Self { sealer, committer, stats, chunk_bytes: usize::try_from(chunk_bytes).unwrap_or(usize::MAX) }
     }
 
-    pub(super) fn report(&self) -> LaneReport {
-        self.stats.report(0)
-    }
-
     pub(super) fn renew_epoch(&mut self) {
         self.sealer.renew_epoch();
     }
@@ -97,7 +93,7 @@ impl Machine {
         mut progress: impl FnMut(u64),
     ) -> Result<Published, PublishError> {
         let found = self.named(Some(stream))?;
-        let Some(Kind::Files(files)) = found.first().map(|stream| &stream.kind) else {
+        let Some(Kind::Files(files, _)) = found.first().map(|stream| &stream.kind) else {
             return Err(PublishError::NotForFiles { stream: stream.to_owned() });
         };
         let failed = |source: LaneError| MachineError::Lane { stream: stream.to_owned(), source };

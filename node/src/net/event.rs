@@ -173,7 +173,17 @@ pub enum Transport {
 }
 
 impl Transport {
-    pub(super) fn of(address: &Multiaddr) -> Self {
+    /// As it is written: `tcp`, `quic` or `other`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Quic => "quic",
+            Self::Other => "other",
+        }
+    }
+
+    pub(crate) fn of(address: &Multiaddr) -> Self {
         if address.iter().any(|part| matches!(part, Protocol::QuicV1 | Protocol::Quic)) {
             Self::Quic
         } else if address.iter().any(|part| matches!(part, Protocol::Tcp(_))) {

@@ -19,7 +19,7 @@ use super::{
 use crate::durations::{Durations, DurationsReport};
 
 /// One request-response protocol since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RequestStats {
     /// Requests of peers that were handed on.
     pub received: u64,
@@ -32,7 +32,7 @@ pub struct RequestStats {
 }
 
 /// Pulls from peers since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PulledStats {
     /// Transfers in which every chunk was answered for.
     pub completed: u64,
