@@ -14,6 +14,8 @@ use std::{
 };
 
 mod error;
+mod hosts;
+mod metrics;
 mod overrides;
 mod peaq;
 mod reader;
@@ -24,6 +26,7 @@ mod units;
 mod yaml;
 
 pub use error::{ConfigError, Place};
+pub use metrics::MetricsConfig;
 pub use overrides::Overrides;
 pub use peaq::{BuyerToken, OrchestrationConfig, PaymentCheck, PeaqConfig, PriceConfig, SellerAgent};
 pub use rules::{FieldAction, FieldRule, RuleKey, RulesError};
@@ -61,6 +64,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// The control API.
     pub control: ControlConfig,
+    /// Metrics and health over HTTP; `None` is off.
+    pub metrics: Option<MetricsConfig>,
     /// Whether a machine forgets the seeds of key epochs that are over, so that only its owner opens what is older.
     pub forget_epochs: bool,
     /// The streams of a machine: the Data Event Map. Names (alias or topic) are unique.
@@ -118,6 +123,7 @@ impl Config {
         let network = sections::network(section.get("network"))?;
         let store = sections::store(section.get("store"))?;
         let control = sections::control(section.get("control"), base)?;
+        let metrics = metrics::metrics(section.get("metrics"))?;
         let forget_epochs = match section.get("forget_epochs") {
             Some(field) => field.one_of(&[("true", true), ("false", false)])?,
             None => false,
@@ -145,7 +151,7 @@ impl Config {
                 return Err(field.conflict(format!("needs the role `{name}`; add it to `roles` or remove the section")));
             }
         }
-        Ok(Self { roles: seen, network, store, control, forget_epochs, streams, follow, buyer, peaq })
+        Ok(Self { roles: seen, network, store, control, metrics, forget_epochs, streams, follow, buyer, peaq })
     }
 
     /// Whether the node has this role.

@@ -11,7 +11,7 @@ pub mod home;
 mod http;
 pub mod ingest;
 pub mod machine;
-
+pub mod metrics;
 pub mod net;
 pub mod owner;
 pub mod peaq;

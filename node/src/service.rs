@@ -35,7 +35,7 @@ use std::{
 
 use libp2p::multiaddr::Protocol;
 use tokio::{
-    sync::OnceCell,
+    sync::{OnceCell, Semaphore},
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
@@ -122,6 +122,8 @@ struct Inner {
     pulls: Mutex<Option<PullServer>>,
     deliveries: Option<Deliveries>,
     orchestration: Option<Arc<Orchestration>>,
+    /// The place of who looks at the node's health.
+    looking: Arc<Semaphore>,
     /// Cancelled when the node begins to stop.
     stopping: CancellationToken,
     /// Ingests and publications under way.
@@ -281,6 +283,7 @@ impl Node {
                 pulls: Mutex::new(Some(pulls)),
                 deliveries,
                 orchestration,
+                looking: Arc::new(Semaphore::new(1)),
                 stopping,
                 jobs: TaskTracker::new(),
                 ends: tokio::sync::Mutex::new(ends),
