@@ -1,6 +1,6 @@
 //! `tributary run`: the node in the foreground.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,10 +9,12 @@ use tributary_protocol::ids::Did;
 
 use super::{CliError, Context, Exit, reach::told};
 use crate::{
+    config::Config,
     control::{
         self, ControlListener,
         api::{Code, Problem},
     },
+    metrics::{self, MetricsListener},
     service::{Node, NodeOptions},
 };
 
@@ -41,6 +43,9 @@ enum RunEvent<'a> {
         links: &'a [String],
         listen: Vec<String>,
         control: PathBuf,
+        /// Where metrics and health are offered; missing where they are not.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metrics: Option<SocketAddr>,
         pid: u32,
     },
     /// It begins to stop.
@@ -81,7 +86,17 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
             return Err(Problem::of(Code::Failed, &error).into());
         }
     };
+    let metrics = match bind_metrics(node.config()).await {
+        Ok(metrics) => metrics,
+        Err(error) => {
+            let _ = node.shutdown().await;
+            return Err(error);
+        }
+    };
     let (stop, quit) = (CancellationToken::new(), CancellationToken::new());
+    let metrics_addr = metrics.as_ref().map(MetricsListener::addr);
+    // Until the node has stopped: whoever watches sees that it stops.
+    let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, node.clone(), stop.clone())));
     let reason = {
         let serving = control::serve(&listener, node.clone(), stop.clone(), quit.clone());
         tokio::pin!(serving);
@@ -95,6 +110,7 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
             links: &links,
             listen,
             control: socket.clone(),
+            metrics: metrics_addr,
             pid: std::process::id(),
         };
         output.event(&ready, || human(&node, &links, &socket))?;
@@ -132,6 +148,10 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
         result
     };
     drop(listener);
+    if let Some(metrics) = metrics {
+        stop.cancel();
+        let _ = metrics.await; // it can only have panicked, and then it is over too
+    }
     reason.map_err(|error| CliError::from(Problem::of(Code::Failed, &error)))?;
     if output.is_json() {
         output.event(&RunEvent::Stopped, String::new)?;
@@ -139,6 +159,12 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
         output.note("Stopped.");
     }
     Ok(())
+}
+
+async fn bind_metrics(config: &Config) -> Result<Option<MetricsListener>, CliError> {
+    let Some(config) = &config.metrics else { return Ok(None) };
+    let listener = MetricsListener::bind(config).await;
+    listener.map(Some).map_err(|error| Problem::of(Code::Failed, &error).into())
 }
 
 fn human(node: &Node, links: &[String], socket: &std::path::Path) -> String {
