@@ -22,8 +22,8 @@ use hyper_util::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use self::places::Places;
 pub(crate) use self::places::Place;
+use self::places::Places;
 
 /// A client may take so long for the head of its request.
 const HEAD_TIME: Duration = Duration::from_secs(10);

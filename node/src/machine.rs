@@ -34,7 +34,13 @@ use tributary_protocol::{
 };
 use tributary_store::Store;
 
-use self::{epochs::stream_log, lane::{Lane, stats::LaneStats}, machine_log::MachineLog, origin::Origin, seeds::Seeds};
+use self::{
+    epochs::stream_log,
+    lane::{Lane, stats::LaneStats},
+    machine_log::MachineLog,
+    origin::Origin,
+    seeds::Seeds,
+};
 use crate::{
     config::StreamConfig,
     durations::DurationsReport,

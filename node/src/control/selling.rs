@@ -19,8 +19,8 @@ use tributary_store::Store;
 use super::{
     api::{
         AccessList, AuditLine, AuditRequest, BytesProgress, CloseRequest, Closed, DatasetDetail, DatasetSummary,
-        Decide, Feed, Health, IngestProgress, IngestRequest, IngestResult, ListAccess, NodeStatus, OpenRequest, Order, Problem,
-        PublishRequest, Published, Revocation, RevokeRequest, StreamReport,
+        Decide, Feed, Health, IngestProgress, IngestRequest, IngestResult, ListAccess, NodeStatus, OpenRequest, Order,
+        Problem, PublishRequest, Published, Revocation, RevokeRequest, StreamReport,
     },
     catalog, jobs,
     problem::no_machine,

@@ -130,7 +130,8 @@ async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response
     if let Err(foreign) = api.hosts.check(request.headers()) {
         return match foreign {
             Foreign::Host => {
-                let text = "this node does not answer to that host; use its address, or add the name to `metrics.hosts`\n";
+                let text =
+                    "this node does not answer to that host; use its address, or add the name to `metrics.hosts`\n";
                 (StatusCode::MISDIRECTED_REQUEST, text).into_response()
             }
             Foreign::Origin => (StatusCode::FORBIDDEN, "this is not for web pages\n").into_response(),

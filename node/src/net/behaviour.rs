@@ -8,8 +8,8 @@ use libp2p::{
     allow_block_list::{self, AllowedPeers, BlockedPeers},
     connection_limits::{self, ConnectionLimits},
     gossipsub::{
-        self, MaxCountSubscriptionFilter, MessageAuthenticity, MessageId, PeerScoreParams,
-        PeerScoreThresholds, TopicScoreParams, ValidationMode,
+        self, MaxCountSubscriptionFilter, MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds,
+        TopicScoreParams, ValidationMode,
     },
     identify,
     identity::Keypair,
@@ -140,9 +140,8 @@ fn gossip(config: &NetConfig, counters: &Arc<Counters>) -> Result<Gossip, StartE
         .build()
         .map_err(|error| setup(error.to_string()))?;
     let (authors, arrivals) = (MessageAuthenticity::Anonymous, Arrivals(Arc::clone(counters)));
-    let mut gossip =
-        Gossip::new_with_subscription_filter_and_transform(authors, settings, topics::filter(), arrivals)
-            .map_err(|reason| setup(reason.into()))?;
+    let mut gossip = Gossip::new_with_subscription_filter_and_transform(authors, settings, topics::filter(), arrivals)
+        .map_err(|reason| setup(reason.into()))?;
     gossip.with_peer_score(score_params(), PeerScoreThresholds::default()).map_err(setup)?;
     Ok(gossip)
 }

@@ -127,11 +127,7 @@ impl Counters {
     }
 
     pub(super) fn timings(&self) -> NetTimings {
-        NetTimings {
-            sync: self.sync.took.report(),
-            access: self.access.took.report(),
-            pulls: self.pulls.took.report(),
-        }
+        NetTimings { sync: self.sync.took.report(), access: self.access.took.report(), pulls: self.pulls.took.report() }
     }
 }
 

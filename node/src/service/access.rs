@@ -29,7 +29,6 @@ use tributary_protocol::{
 use tributary_store::{Store, StoreError};
 
 pub(crate) use self::audit::read as audit_log;
-use self::{desk::Desk, meter::AccessMeter};
 pub(super) use self::hook::{Hooks, hooks};
 pub use self::{
     audit::{AuditEvent, AuditRecord},
@@ -38,6 +37,7 @@ pub use self::{
     meter::AccessStatus,
     order::{BadOrder, Given, Order, OrderRange, OrderState},
 };
+use self::{desk::Desk, meter::AccessMeter};
 use super::rates::{PeerRates, per_minute};
 use crate::{
     durations::DurationsReport,

@@ -42,7 +42,16 @@ pub(crate) struct Committer {
 impl Committer {
     pub(crate) fn new(store: Store, announcer: Arc<dyn Announcer>, stats: Arc<LaneStats>) -> Self {
         let (waiting, flying) = (Vec::new(), Vec::new());
-        Self { store, announcer, stats, waiting, flying, done: sync_channel(1), retry_at: None, offered: Instant::now() }
+        Self {
+            store,
+            announcer,
+            stats,
+            waiting,
+            flying,
+            done: sync_channel(1),
+            retry_at: None,
+            offered: Instant::now(),
+        }
     }
 
     /// Takes a chunk. Waits while a whole batch is on its way and another one is ready.

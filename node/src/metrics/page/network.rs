@@ -41,9 +41,9 @@ const PROTOCOLS: [&str; 2] = ["sync", "access"];
 pub(super) fn write(snapshot: &Snapshot, page: &mut Page<'_>) -> fmt::Result {
     let Snapshot { status, timings, .. } = snapshot;
     // Every combination, so that a fall to nothing is seen.
-    let kinds = ["direct", "relayed"].into_iter().flat_map(|path| {
-        [Transport::Tcp, Transport::Quic, Transport::Other].map(|transport| [path, transport.name()])
-    });
+    let kinds = ["direct", "relayed"]
+        .into_iter()
+        .flat_map(|path| [Transport::Tcp, Transport::Quic, Transport::Other].map(|transport| [path, transport.name()]));
     let count = |[path, transport]: [&str; 2]| {
         status.peers.iter().filter(|peer| peer.path == path && peer.transport == transport).count()
     };
@@ -87,8 +87,7 @@ pub(super) fn write(snapshot: &Snapshot, page: &mut Page<'_>) -> fmt::Result {
         (["proof"], served.proofs),
     ];
     page.each(&SYNC, looked_up)?;
-    let without =
-        [(["rate"], served.refused), (["malformed"], served.malformed), (["store"], served.failed)];
+    let without = [(["rate"], served.refused), (["malformed"], served.malformed), (["store"], served.failed)];
     page.each(&SYNC_TURNED_AWAY, without)?;
     page.one(&SYNC_TOOK, timings.sync)
 }

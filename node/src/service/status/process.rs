@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn the_fields_are_those_of_the_manual() {
-        let stat = "71 (a) b (c) S 1 71 71 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 9 0 400 8192000 33 18446744073709551615 1";
+        let stat =
+            "71 (a) b (c) S 1 71 71 0 -1 4194560 1 0 0 0 250 50 0 0 20 0 9 0 400 8192000 33 18446744073709551615 1";
         let status = ProcessStatus::of_stat(stat, 1_000.0, 100.0, 4096);
         let expected = ProcessStatus {
             resident_bytes: 33 * 4096,

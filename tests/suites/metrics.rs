@@ -1,0 +1,12 @@
+//! What a node tells about itself: metrics, health, and the dashboards and alerts that stand on them.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stop at the first failure, as the tests do")]
+
+#[path = "metrics/boards.rs"]
+mod boards;
+#[path = "metrics/crowd.rs"]
+mod crowd;
+#[path = "metrics/health.rs"]
+mod health;
+#[path = "metrics/scrape.rs"]
+mod scrape;
