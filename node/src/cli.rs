@@ -41,6 +41,7 @@ mod selection;
 mod show;
 mod status;
 mod store;
+mod supervisor;
 
 pub use exit::{CliError, Exit};
 pub use logging::LogFormat;

@@ -117,11 +117,25 @@ impl NodeProcess {
     ///
     /// When it does neither.
     pub async fn try_start(home: &Path) -> Result<Self, ExitStatus> {
+        Self::start_with(home, &[]).await
+    }
+
+    /// As [`NodeProcess::try_start`], with more in its environment.
+    ///
+    /// # Errors
+    ///
+    /// Its exit status.
+    ///
+    /// # Panics
+    ///
+    /// When it neither answers nor ends.
+    pub async fn start_with(home: &Path, environment: &[(&str, &str)]) -> Result<Self, ExitStatus> {
         let log = fs::OpenOptions::new().create(true).append(true).open(log_path(home)).unwrap();
         let child = Command::new(program())
             .args(["run", "-v"])
             .env("TRIBUTARY_HOME", home)
             .env_remove("TRIBUTARY_LOG")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

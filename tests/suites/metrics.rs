@@ -10,3 +10,5 @@ mod crowd;
 mod health;
 #[path = "metrics/scrape.rs"]
 mod scrape;
+#[path = "metrics/systemd.rs"]
+mod systemd;

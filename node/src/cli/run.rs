@@ -4,10 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tributary_protocol::ids::Did;
 
-use super::{CliError, Context, Exit, reach::told};
+use super::{CliError, Context, Exit, reach::told, supervisor};
 use crate::{
     config::Config,
     control::{
@@ -97,6 +97,7 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
     let metrics_addr = metrics.as_ref().map(MetricsListener::addr);
     // Until the node has stopped: whoever watches sees that it stops.
     let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, node.clone(), stop.clone())));
+    let _watchdog = AbortOnDropHandle::new(tokio::spawn(supervisor::watch(node.clone())));
     let reason = {
         let serving = control::serve(&listener, node.clone(), stop.clone(), quit.clone());
         tokio::pin!(serving);
@@ -114,12 +115,14 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
             pid: std::process::id(),
         };
         output.event(&ready, || human(&node, &links, &socket))?;
+        supervisor::ready();
         let reason = tokio::select! {
             () = &mut serving => "the control socket ended",
             () = quit.cancelled() => "it was asked to",
             _ = interrupt.recv() => "interrupt",
             _ = terminate.recv() => "terminate",
         };
+        supervisor::stopping();
         if output.is_json() {
             output.event(&RunEvent::Stopping { reason }, String::new)?;
         } else {
