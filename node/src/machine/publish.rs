@@ -138,30 +138,25 @@ impl Machine {
 
 /// Rebuilds a dataset that was never closed from the entries of its log; `newest` is its last chunk.
 pub(super) fn reopen(store: &Store, log: &LogKey, newest: &ChunkRecord) -> Result<Option<OpenDataset>, StoreError> {
-    const PAGE: usize = 256;
     let mut open: Option<OpenDataset> = None;
     let Some((head, _)) = store.head(log)? else { return Ok(None) };
-    let mut from = head.saturating_sub(u64::from(newest.index));
-    loop {
-        let page = store.entries(log, from, PAGE, 1 << 20)?;
-        let Some(last) = page.last() else { return Ok(open) };
-        let first = from;
-        from = last.seq + 1;
-        for stored in page {
-            let Ok(signed) = SignedEntry::decode(&stored.bytes) else { return Ok(None) };
-            let EntryBody::Chunk(record) = &signed.entry().body else { return Ok(None) };
-            let dataset = open.get_or_insert_with(|| OpenDataset {
-                builder: DatasetBuilder::new(record.stream, record.epoch, log.incarnation, first),
-                opened_ms: signed.entry().time_ms,
-            });
-            if dataset.builder.push(stored.seq, record).is_err() {
-                tracing::error!(
-                    ?log,
-                    seq = stored.seq,
-                    "a dataset left open cannot be closed; run `tributary store check`"
-                );
-                return Ok(None);
-            }
+    let first = head.saturating_sub(u64::from(newest.index));
+    for stored in store.log(log, first..) {
+        let stored = stored?;
+        let Ok(signed) = SignedEntry::decode(&stored.bytes) else { return Ok(None) };
+        let EntryBody::Chunk(record) = &signed.entry().body else { return Ok(None) };
+        let dataset = open.get_or_insert_with(|| OpenDataset {
+            builder: DatasetBuilder::new(record.stream, record.epoch, log.incarnation, first),
+            opened_ms: signed.entry().time_ms,
+        });
+        if dataset.builder.push(stored.seq, record).is_err() {
+            tracing::error!(
+                ?log,
+                seq = stored.seq,
+                "a dataset left open cannot be closed; run `tributary store check`"
+            );
+            return Ok(None);
         }
     }
+    Ok(open)
 }
