@@ -1,6 +1,11 @@
 //! What a node tells about itself: metrics, health, and the dashboards and alerts that stand on them.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stop at the first failure, as the tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests stop at the first failure, as the tests do, and say what they see"
+)]
 
 #[path = "metrics/boards.rs"]
 mod boards;

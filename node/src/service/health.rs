@@ -2,7 +2,7 @@
 //!
 //! Alive means that its parts answer: when it is not, only a restart helps. Ready means that it does its work now: the store is
 //! open and takes chunks, the network listens where it should, every stream takes messages. A node that is not ready says what is
-//! missing. Nothing here waits longer than [`PATIENCE`], whatever hangs.
+//! missing. Nothing here waits longer than a few seconds, whatever hangs.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

@@ -6,6 +6,7 @@ use super::{Page, Snapshot};
 use crate::{
     metrics::catalog::metrics,
     net::{RequestStats, Transport},
+    service::status::PeerStatus,
 };
 
 metrics! {
@@ -35,6 +36,11 @@ metrics! {
     SYNC_TOOK = Histogram "tributary_sync_answer_seconds" in "seconds" by []: "What it takes to look a sync request up.";
 }
 
+/// Path and transport of the best connection to a peer.
+fn best_connection(peer: &PeerStatus) -> [&str; 2] {
+    [&peer.path, &peer.transport]
+}
+
 /// Protocols of requests.
 const PROTOCOLS: [&str; 2] = ["sync", "access"];
 
@@ -44,9 +50,7 @@ pub(super) fn write(snapshot: &Snapshot, page: &mut Page<'_>) -> fmt::Result {
     let kinds = ["direct", "relayed"]
         .into_iter()
         .flat_map(|path| [Transport::Tcp, Transport::Quic, Transport::Other].map(|transport| [path, transport.name()]));
-    let count = |[path, transport]: [&str; 2]| {
-        status.peers.iter().filter(|peer| peer.path == path && peer.transport == transport).count()
-    };
+    let count = |kind: [&str; 2]| status.peers.iter().filter(|peer| best_connection(peer) == kind).count();
     page.each(&PEERS, kinds.map(|kind| (kind, count(kind))))?;
     let inbound = &status.inbound;
     page.one(&CONNECTIONS, status.peers.iter().map(|peer| peer.connections).sum::<u64>())?;
