@@ -35,6 +35,7 @@ mod peaq;
 mod peaq_files;
 mod pull;
 mod reach;
+mod ros_args;
 mod rules;
 mod run;
 mod selection;
@@ -196,7 +197,8 @@ impl Context {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let (own, ros) = ros_args::split(std::env::args_os());
+    let cli = match Cli::try_parse_from(own) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too, to standard output and with code 0. A closed pipe changes nothing.
@@ -204,9 +206,10 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
         }
     };
-    let Cli { global, command } = cli;
+    let Cli { global, mut command } = cli;
     let output = Output::new(global.json);
     let result = logging::start(global.verbose, global.log_format)
+        .and_then(|()| ros_args::give(&mut command, ros))
         .and_then(|()| dispatch(&command, &Context { global, output }));
     match result {
         Ok(()) => Exit::Ok.into(),

@@ -17,8 +17,10 @@ mod error;
 mod hosts;
 mod metrics;
 mod overrides;
+mod pattern;
 mod peaq;
 mod reader;
+mod ros2;
 mod rules;
 mod sections;
 mod stream;
@@ -28,7 +30,9 @@ mod yaml;
 pub use error::{ConfigError, Place};
 pub use metrics::MetricsConfig;
 pub use overrides::Overrides;
+pub use pattern::TopicPattern;
 pub use peaq::{BuyerToken, OrchestrationConfig, PaymentCheck, PeaqConfig, PriceConfig, SellerAgent};
+pub use ros2::{Durability, History, Qos, Reliability, Ros2Config, Stamp};
 pub use rules::{FieldAction, FieldRule, RuleKey, RulesError};
 pub(crate) use sections::DEFAULT_ROTATE;
 pub use sections::{
@@ -37,6 +41,7 @@ pub use sections::{
 pub use stream::{
     Access, ChunkConfig, CloseAfter, Compression, Mode, Overflow, Policy, QueueConfig, Retention, StreamConfig,
 };
+pub(crate) use stream::{MAX_NAME, MAX_STREAMS, is_name};
 pub use tributary_protocol::rules::native::DefaultAction;
 pub(crate) use units::{DURATION_FORM, parse_duration};
 pub use units::{show_bytes, show_duration};
@@ -76,6 +81,8 @@ pub struct Config {
     pub buyer: BuyerConfig,
     /// Files for peaq's tools.
     pub peaq: PeaqConfig,
+    /// Live ROS 2 topics; `None` is off.
+    pub ros2: Option<Ros2Config>,
 }
 
 impl Config {
@@ -137,8 +144,11 @@ impl Config {
         let follow = sections::follow(follow_field.as_ref())?;
         let buyer_field = section.get("buyer");
         let buyer = sections::buyer(buyer_field.as_ref(), &follow, base)?;
+        let ros2_field = section.get("ros2");
+        let ros2 = ros2::ros2(ros2_field.as_ref())?;
         section.finish()?;
         for (field, empty, role, name) in [
+            (ros2_field, ros2.is_none(), Role::Machine, "machine"),
             (peaq_field, peaq.orchestration.is_none(), Role::Machine, "machine"),
             (streams_field, streams.is_empty(), Role::Machine, "machine"),
             (follow_field, follow.is_empty(), Role::Buyer, "buyer"),
@@ -151,7 +161,7 @@ impl Config {
                 return Err(field.conflict(format!("needs the role `{name}`; add it to `roles` or remove the section")));
             }
         }
-        Ok(Self { roles: seen, network, store, control, metrics, forget_epochs, streams, follow, buyer, peaq })
+        Ok(Self { roles: seen, network, store, control, metrics, forget_epochs, streams, follow, buyer, peaq, ros2 })
     }
 
     /// Whether the node has this role.
@@ -160,10 +170,12 @@ impl Config {
         self.roles.contains(&role)
     }
 
-    /// The stream whose source topic is `topic`.
+    /// The stream that takes `topic`: the one that names it, or else the first whose pattern means it. From a pattern,
+    /// [`StreamConfig::for_topic`] makes the topic's own stream.
     #[must_use]
     pub fn stream_for_topic(&self, topic: &str) -> Option<&StreamConfig> {
-        self.streams.iter().find(|s| s.topic == topic)
+        let named = self.streams.iter().find(|s| s.topic == topic);
+        named.or_else(|| self.streams.iter().find(|s| s.pattern().is_some_and(|pattern| pattern.matches(topic))))
     }
 
     /// The stream that is published under `name` (its alias, or its topic when it has none).

@@ -17,6 +17,7 @@ pub mod owner;
 pub mod peaq;
 pub mod proposal;
 pub mod retention;
+pub mod ros2;
 pub mod service;
 #[cfg(test)]
 mod vectors;

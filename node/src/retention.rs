@@ -10,7 +10,10 @@ use tributary_protocol::{
 };
 use tributary_store::{Reason, Retention, Store, StoreError, WriteBatch};
 
-use crate::config::{self, Config, Role, StreamConfig};
+use crate::{
+    config::{self, Config, Role, StreamConfig},
+    machine::known_streams,
+};
 
 /// Tombstones written at a time.
 const PAGE: usize = 256;
@@ -52,7 +55,7 @@ pub fn carry_out(
 ) -> Result<Collected, StoreError> {
     let (mut chunks, mut bytes) = (0, 0);
     if config.has_role(Role::Machine) {
-        for stream in &config.streams {
+        for stream in &known_streams(store, &config.streams)? {
             let (victims, size) = expired(store, did, stream, now_ms)?;
             chunks += victims.len() as u64;
             bytes += size;

@@ -59,7 +59,7 @@ use self::{
 };
 use crate::{
     buyer::{Buyer, BuyerOptions, FeedLink},
-    config::{Config, Role},
+    config::{Config, Role, Ros2Config},
     durations::Durations,
     home::{Home, HomeLock, MachineKeys, Passphrase},
     machine::{Clock, Machine, MachineOptions, system_clock},
@@ -68,6 +68,7 @@ use crate::{
         Deliveries, Parties,
         orchestration::{Orchestration, OrchestrationParts, desk::PeerDesk},
     },
+    ros2::{Ros2, Ros2Error, Ros2Options},
 };
 
 pub use self::{
@@ -97,6 +98,9 @@ pub struct NodeOptions {
     pub config: Config,
     /// Opens its keys, if they are sealed.
     pub passphrase: Option<Passphrase>,
+    /// ROS arguments of the command line, `--ros-args` first. With them, live topics are ingested whether the configuration says so or
+    /// not.
+    pub ros_arguments: Option<Vec<String>>,
 }
 
 /// A running node. Clones share it.
@@ -124,6 +128,7 @@ struct Inner {
     orchestration: Option<Arc<Orchestration>>,
     /// The place of who looks at the node's health.
     looking: Arc<Semaphore>,
+    ros2: Option<Arc<Ros2>>,
     /// Cancelled when the node begins to stop.
     stopping: CancellationToken,
     /// Ingests and publications under way.
@@ -147,7 +152,10 @@ impl Node {
     ///
     /// Names what is wrong; nothing is left running then.
     pub async fn start(options: NodeOptions) -> Result<Self, NodeError> {
-        let NodeOptions { home, config, passphrase } = options;
+        let NodeOptions { home, mut config, passphrase, ros_arguments } = options;
+        if ros_arguments.is_some() {
+            config.ros2.get_or_insert_default();
+        }
         let lock = home.lock()?;
         let opened = {
             let (home, settings) = (home.clone(), store_options(&config));
@@ -168,7 +176,7 @@ impl Node {
                 return Err(error.into());
             }
         };
-        let parts = Parts { home, config, lock, keys, store: store.clone(), net: net.clone() };
+        let parts = Parts { home, config, lock, keys, store: store.clone(), net: net.clone(), ros_arguments };
         match Self::assemble(parts, events).await {
             Ok(node) => Ok(node),
             Err(error) => {
@@ -180,7 +188,7 @@ impl Node {
     }
 
     async fn assemble(parts: Parts, events: NetEvents) -> Result<Self, NodeError> {
-        let Parts { home, config, lock, keys, store, net } = parts;
+        let Parts { home, config, lock, keys, store, net, ros_arguments } = parts;
         let clock = system_clock();
         let did = keys.identity.did();
         // From here on nobody who subscribes is missed.
@@ -265,6 +273,11 @@ impl Node {
                 }
                 _ => None,
             };
+            let jobs = TaskTracker::new();
+            let ros2 = match &config.ros2 {
+                Some(ros2) => Some(start_ros2(ros2, ros_arguments, machine.as_ref(), &jobs, &stopping).await?),
+                None => None,
+            };
             let ends = Ends { announcer, quiet, tasks, lock: Some(lock) };
             let inner = Inner {
                 home,
@@ -284,8 +297,9 @@ impl Node {
                 deliveries,
                 orchestration,
                 looking: Arc::new(Semaphore::new(1)),
+                ros2,
                 stopping,
-                jobs: TaskTracker::new(),
+                jobs,
                 ends: tokio::sync::Mutex::new(ends),
                 stopped: OnceCell::new(),
             };
@@ -350,6 +364,12 @@ impl Node {
     /// When the home's public keys cannot be read.
     pub fn peaq_parties(&self) -> Result<Parties, NodeError> {
         parties(&self.inner.config, &self.inner.home)
+    }
+
+    /// The ROS side, where live topics are ingested.
+    #[must_use]
+    pub fn ros2(&self) -> Option<&Arc<Ros2>> {
+        self.inner.ros2.as_ref()
     }
 
     /// The home.
@@ -435,6 +455,7 @@ struct Parts {
     keys: MachineKeys,
     store: Store,
     net: Client,
+    ros_arguments: Option<Vec<String>>,
 }
 
 impl Inner {
@@ -522,6 +543,26 @@ fn open_sides(
         None
     };
     Ok((machine, buyer))
+}
+
+/// Starts the ROS side, which ends as a source does: when the node stops, before the lanes.
+async fn start_ros2(
+    config: &Ros2Config,
+    arguments: Option<Vec<String>>,
+    machine: Option<&Arc<Machine>>,
+    jobs: &TaskTracker,
+    stopping: &CancellationToken,
+) -> Result<Arc<Ros2>, NodeError> {
+    let machine = Arc::clone(machine.ok_or(Ros2Error::NoMachine)?);
+    let options = Ros2Options { config: config.clone(), arguments: arguments.unwrap_or_default(), machine };
+    let ros2 = Arc::new(blocking(move || Ros2::start(options)).await??);
+    let (ends, stopping) = (Arc::clone(&ros2), stopping.clone());
+    jobs.spawn(async move {
+        stopping.cancelled().await;
+        // Only the end of the runtime keeps it from ending, and then it ends with the process.
+        let _ = tokio::task::spawn_blocking(move || ends.stop()).await;
+    });
+    Ok(ros2)
 }
 
 /// A machine listens to its own topics: who listens is in the mesh that its entries travel through, and an entry of its own

@@ -137,14 +137,15 @@ fn test(args: &TestArgs, config: &Config, context: &Context) -> Result<Report, C
         let known = topics.contains_key(&**topic);
         let entry = topics.entry(topic.to_string()).or_default();
         if !known && let Some(stream) = config.stream_for_topic(topic) {
-            entry.stream = Some(stream.name().to_owned());
+            // A pattern's topics are published under their own names.
+            entry.stream = Some(if stream.pattern().is_some() { topic.to_string() } else { stream.name().to_owned() });
             entry.mode = Some(match stream.mode {
                 Mode::Fields { .. } => "fields",
                 Mode::Raw => "raw",
                 Mode::File => "file",
             });
             // What the schema already tells needs no message.
-            if let (Some(rules), Some(paths)) = (rules.get(&**topic), source.schema_paths(topic))
+            if let (Some(rules), Some(paths)) = (rules_of(config, &rules, topic), source.schema_paths(topic))
                 && let Err(error) = rules.check_schema(&paths)
             {
                 entry.violations.insert(error.to_string(), 1);
@@ -158,15 +159,16 @@ fn test(args: &TestArgs, config: &Config, context: &Context) -> Result<Report, C
             continue;
         }
         let SourceItem::Message(message) = item else { continue };
-        count(entry, message.content, rules.get(topic_of(&message.topic)));
+        count(entry, message.content, rules_of(config, &rules, &message.topic));
     }
     bar.finish_and_clear();
     let violations = topics.values().flat_map(|topic| topic.violations.values()).sum();
     Ok(Report { recording: args.recording.clone(), violations, damaged, topics })
 }
 
-fn topic_of(topic: &std::sync::Arc<str>) -> &str {
-    topic
+/// The rules of the stream that takes a topic.
+fn rules_of<'a>(config: &Config, rules: &'a BTreeMap<&str, NativeRules>, topic: &str) -> Option<&'a NativeRules> {
+    rules.get(config.stream_for_topic(topic)?.topic.as_str())
 }
 
 fn count(entry: &mut TopicReport, content: Content, rules: Option<&NativeRules>) {

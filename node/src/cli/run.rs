@@ -15,6 +15,7 @@ use crate::{
         api::{Code, Problem},
     },
     metrics::{self, MetricsListener},
+    ros2::Launch,
     service::{Node, NodeOptions},
 };
 
@@ -27,6 +28,9 @@ pub struct RunArgs {
     /// Override a key, such as store.quota=10GiB; can be given again
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// What follows `--ros-args` on the command line, taken out before the rest is parsed.
+    #[arg(skip)]
+    pub(super) ros: Option<Vec<String>>,
 }
 
 /// What is printed, one line each with `--json`.
@@ -56,9 +60,12 @@ enum RunEvent<'a> {
 
 pub(super) fn run(args: &RunArgs, context: &Context) -> Result<(), CliError> {
     let home = context.home()?;
-    let config = context.config(args.config.as_deref(), &args.set)?;
+    let told_by_ros = args.ros.as_deref().map(config_of_ros).transpose()?.flatten();
+    // What is typed wins over what a launch file says.
+    let config = context.config(args.config.as_deref().or(told_by_ros.as_deref()), &args.set)?;
     let socket = context.socket(&home, &config);
-    let options = NodeOptions { home, config, passphrase: context.passphrase()? };
+    let passphrase = context.passphrase()?;
+    let options = NodeOptions { home, config, passphrase, ros_arguments: args.ros.clone() };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -67,6 +74,12 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<(), CliError> {
     // The node has closed what must be closed; after a second Ctrl-C nothing is waited for.
     runtime.shutdown_background();
     result
+}
+
+/// The configuration that the ROS parameter `config_yaml` names.
+fn config_of_ros(arguments: &[String]) -> Result<Option<PathBuf>, CliError> {
+    let path = Launch::parse(arguments).and_then(|launch| launch.config_yaml());
+    path.map_err(|error| CliError::new(Exit::Usage, error.to_string()))
 }
 
 async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> Result<(), CliError> {
@@ -121,6 +134,7 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
             () = quit.cancelled() => "it was asked to",
             _ = interrupt.recv() => "interrupt",
             _ = terminate.recv() => "terminate",
+            () = ros_ended(&node) => "ROS was shut down",
         };
         supervisor::stopping();
         if output.is_json() {
@@ -168,6 +182,14 @@ async fn bind_metrics(config: &Config) -> Result<Option<MetricsListener>, CliErr
     let Some(config) = &config.metrics else { return Ok(None) };
     let listener = MetricsListener::bind(config).await;
     listener.map(Some).map_err(|error| Problem::of(Code::Failed, &error).into())
+}
+
+/// Waits until ROS is shut down in this process; for ever in a node without it.
+async fn ros_ended(node: &Node) {
+    match node.ros2() {
+        Some(ros2) => ros2.ended().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn human(node: &Node, links: &[String], socket: &std::path::Path) -> String {

@@ -3,7 +3,7 @@
 use super::{CliError, Context, Table, reach::block_on, show};
 use crate::{
     control::api::NodeStatus,
-    service::status::{InboundStatus, SubscriptionState},
+    service::status::{InboundStatus, SourceState, SubscriptionState},
 };
 
 fn ask(context: &Context) -> Result<NodeStatus, CliError> {
@@ -73,6 +73,26 @@ pub(super) fn status(context: &Context) -> Result<(), CliError> {
             }
             table.write(out)?;
         }
+        if let Some(ros2) = &status.ros2 {
+            let paused = if ros2.paused { ", PAUSED" } else { "" };
+            writeln!(out, "\nROS 2 node {} ({}{paused}):", ros2.node, ros2.middleware)?;
+            let mut table = Table::new();
+            table.row(["TOPIC", "TYPE", "STATE", "PUBLISHERS", "RECEIVED", "LOST", "DROPPED", "REFUSED", "LEFT OUT"]);
+            for (source, lane) in status.streams.iter().filter_map(|s| Some((s.source.as_ref()?, &s.lane))) {
+                table.row([
+                    source.topic.clone(),
+                    source.message_type.clone().unwrap_or_else(|| "-".to_owned()),
+                    source_state(source.state).to_owned(),
+                    show::count(source.publishers),
+                    show::count(source.received),
+                    show::count(source.lost),
+                    show::count(lane.dropped),
+                    show::count(source.refused.saturating_add(lane.refused)),
+                    show::count(source.paused),
+                ]);
+            }
+            table.write(out)?;
+        }
         if !status.followed.is_empty() {
             writeln!(out, "\nFollowing:")?;
             let mut table = Table::new();
@@ -132,6 +152,15 @@ fn state(state: SubscriptionState) -> &'static str {
         SubscriptionState::Failing => "FAILING",
         SubscriptionState::Ended => "ENDED",
         SubscriptionState::Passive => "without renewal",
+    }
+}
+
+fn source_state(state: SourceState) -> &'static str {
+    match state {
+        SourceState::Waiting => "waits for a publisher",
+        SourceState::Subscribed => "subscribed",
+        SourceState::Paused => "PAUSED",
+        SourceState::Refused => "REFUSED",
     }
 }
 

@@ -94,6 +94,11 @@ impl<'a> Field<'a> {
         ConfigError::Conflict { place: self.place(), key: self.path.clone(), problem: problem.into() }
     }
 
+    /// Whether it is a mapping.
+    pub(super) fn is_section(&self) -> bool {
+        matches!(self.node.value, Value::Map(_))
+    }
+
     /// A mapping; nothing at all is an empty one.
     pub(super) fn section(&self) -> Result<Section<'a>, ConfigError> {
         let entries: &[Entry] = match &self.node.value {

@@ -9,14 +9,16 @@ use tributary_protocol::{
 
 use super::{
     error::ConfigError,
+    pattern::TopicPattern,
     reader::{Field, Section},
+    ros2::{Qos, Stamp, qos, stamp},
     rules::{FieldRule, RulesError, native, rules},
 };
 
 /// One topic of this machine and all that is decided about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamConfig {
-    /// Name at the source; 1 to 256 bytes.
+    /// Name at the source, or a pattern of names ([`TopicPattern`]); 1 to 256 bytes.
     pub topic: String,
     /// Public name that hides the topic; `None` publishes the topic's own.
     pub alias: Option<String>,
@@ -36,9 +38,25 @@ pub struct StreamConfig {
     pub access: Access,
     /// What may be dropped of this stream.
     pub retention: Retention,
+    /// How a live topic is subscribed.
+    pub qos: Qos,
+    /// Which time a message of a live topic has.
+    pub stamp: Stamp,
 }
 
 impl StreamConfig {
+    /// The pattern that the topic is; `None` when it is a name.
+    #[must_use]
+    pub fn pattern(&self) -> Option<TopicPattern> {
+        TopicPattern::new(&self.topic)
+    }
+
+    /// The stream of one topic that the pattern of this one means: its settings, under the topic's own name.
+    #[must_use]
+    pub fn for_topic(&self, topic: &str) -> Self {
+        Self { topic: topic.to_owned(), alias: None, ..self.clone() }
+    }
+
     /// The name that is published.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -166,6 +184,8 @@ pub(super) struct Defaults {
     compression: Compression,
     access: Access,
     retention: Retention,
+    qos: Qos,
+    stamp: Stamp,
 }
 
 impl Defaults {
@@ -178,6 +198,8 @@ impl Defaults {
             // Nothing is given away because a line was forgotten.
             access: Access { policy: Policy::Manual, live: Duration::from_secs(3_600), hook: Vec::new() },
             retention: Retention::default(),
+            qos: Qos::DEFAULT,
+            stamp: Stamp::Header,
         }
     }
 
@@ -210,6 +232,10 @@ impl Defaults {
         if let Some(field) = section.get("retention") {
             out.retention = retention(&field, &self.retention)?;
         }
+        if let Some(field) = section.get("qos") {
+            out.qos = qos(&field, &self.qos)?;
+        }
+        out.stamp = stamp(section, self.stamp)?;
         Ok(out)
     }
 }
@@ -346,7 +372,7 @@ pub(super) fn retention(field: &Field<'_>, default: &Retention) -> Result<Retent
 }
 
 /// The machine log takes over from at most this many logs in one binding, itself included (160 positions).
-const MAX_STREAMS: usize = 150;
+pub(crate) const MAX_STREAMS: usize = 150;
 
 pub(super) fn streams(
     field: Option<&Field<'_>>,
@@ -370,12 +396,20 @@ pub(super) fn streams(
     })
 }
 
+/// Longest name of a topic or stream, in bytes.
+pub(crate) const MAX_NAME: usize = 256;
+
+/// Whether a topic or stream can be called so.
+pub(crate) fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_NAME && !text.chars().any(char::is_control)
+}
+
 fn name(field: &Field<'_>, expected: &str) -> Result<String, ConfigError> {
     let text = field.text(expected)?;
-    if text.len() <= 256 && !text.chars().any(char::is_control) {
+    if is_name(text) {
         Ok(text.to_owned())
     } else {
-        Err(field.wrong(format!("{expected}, at most 256 bytes, without control characters")))
+        Err(field.wrong(format!("{expected}, at most {MAX_NAME} bytes, without control characters")))
     }
 }
 
@@ -387,11 +421,20 @@ enum ModeWord {
 }
 
 fn stream(item: &Field<'_>, defaults: &Defaults, base: &Path) -> Result<StreamConfig, ConfigError> {
-    const TOPIC: &str = "the topic at the source, such as /imu";
+    const TOPIC: &str = "the topic at the source, such as /imu, or a pattern such as /camera/*";
     const MODE: &str = "one of fields, raw, file";
     let section = item.section()?;
     let topic = name(&section.need("topic", TOPIC)?, TOPIC)?;
-    let alias = section.get("alias").map(|f| name(&f, "a public name")).transpose()?;
+    let is_pattern = TopicPattern::new(&topic).is_some();
+    let alias = match section.get("alias") {
+        Some(field) if is_pattern => {
+            return Err(
+                field.conflict("cannot name every topic of a pattern; remove it, or give the topics one by one")
+            );
+        }
+        Some(field) => Some(name(&field, "a public name")?),
+        None => None,
+    };
     let message_type =
         section.get("type").map(|f| name(&f, "a message type such as sensor_msgs/msg/Imu")).transpose()?;
     let word = section.need("mode", MODE)?.one_of(&[
@@ -414,10 +457,25 @@ fn stream(item: &Field<'_>, defaults: &Defaults, base: &Path) -> Result<StreamCo
         return Err(field.conflict("works only with `mode: fields`; rules cannot reach into raw messages and files"));
     } else if word == ModeWord::Raw {
         Mode::Raw
+    } else if is_pattern {
+        return Err(item.conflict("takes files, which come from no topic; write a name without *"));
     } else {
         Mode::File
     };
-    let Defaults { chunk, close_after, queue, compression, access, retention } = defaults.with(&section)?;
+    let Defaults { chunk, close_after, queue, compression, access, retention, qos, stamp } = defaults.with(&section)?;
     section.finish()?;
-    Ok(StreamConfig { topic, alias, message_type, mode, chunk, close_after, queue, compression, access, retention })
+    Ok(StreamConfig {
+        topic,
+        alias,
+        message_type,
+        mode,
+        chunk,
+        close_after,
+        queue,
+        compression,
+        access,
+        retention,
+        qos,
+        stamp,
+    })
 }

@@ -42,6 +42,12 @@ fn the_example_says_what_it_says() {
     assert_eq!(config.follow[0].streams, FollowStreams::Named(vec!["position".into(), "recordings".into()]));
     assert!(config.has_role(Role::Buyer));
     assert_eq!(config.stream_for_topic("recordings").map(|s| &s.access.policy), Some(&Policy::Free));
+    let camera =
+        config.stream_for_topic("/camera/left/compressed").expect("the pattern").for_topic("/camera/left/compressed");
+    assert_eq!((camera.name(), camera.stamp), ("/camera/left/compressed", Stamp::Receive));
+    assert_eq!(camera.qos, Qos { reliability: Reliability::BestEffort, depth: 8, ..Qos::DEFAULT });
+    assert!(camera.pattern().is_none() && config.stream_for_topic("/camera/left/raw").is_none());
+    assert_eq!(config.ros2, Some(Ros2Config::default()));
 }
 
 #[test]
@@ -258,6 +264,77 @@ fn a_stream_takes_from_defaults_what_it_does_not_say() {
     assert_eq!(config.streams[0].chunk, ChunkConfig { bytes: 64 << 10, max_age: Duration::from_secs(2) });
     assert!(matches!(&config.streams[0].access.policy, Policy::Allowlist(allow) if allow.len() == 1));
     assert_eq!(config.streams[1].access.policy, Policy::Free);
+}
+
+#[test]
+fn a_stream_that_names_a_topic_goes_before_patterns_and_the_first_pattern_before_the_others() {
+    let text = machine(
+        "  - {topic: '/**', mode: raw}\n  - {topic: '/camera/*', mode: raw}\n  - {topic: /camera/left, alias: left, mode: raw}",
+    );
+    let config = parse(&text).expect("valid");
+    let taken_by = |topic| config.stream_for_topic(topic).map(|stream| stream.topic.as_str());
+    assert_eq!(taken_by("/camera/left"), Some("/camera/left"));
+    assert_eq!(taken_by("/camera/right"), Some("/**"));
+    assert_eq!(taken_by("imu"), None);
+    for (stream, expected) in [
+        ("{topic: /a/*, alias: a, mode: raw}", "`streams[0].alias` cannot name every topic of a pattern"),
+        ("{topic: /a/*, mode: file}", "`streams[0]` takes files, which come from no topic"),
+    ] {
+        let message = error(&machine(&format!("  - {stream}")));
+        assert!(message.contains(expected), "{stream}: {message}");
+    }
+}
+
+#[test]
+fn quality_of_service_is_a_profile_or_its_values_over_the_default() {
+    let read = |defaults: &str, stream: &str| {
+        let text = format!("defaults: {{{defaults}}}\n{}", machine(&format!("  - {{topic: /a, mode: raw{stream}}}")));
+        parse(&text).map(|config| (config.streams[0].qos, config.streams[0].stamp))
+    };
+    let qos = |defaults, stream| read(defaults, stream).expect("valid").0;
+    assert_eq!(read("", "").expect("valid"), (Qos::DEFAULT, Stamp::Header));
+    assert_eq!(qos("", ", qos: sensor_data"), Qos::SENSOR_DATA);
+    assert_eq!(qos("qos: sensor_data", ", qos: reliable"), Qos::RELIABLE);
+    assert_eq!(qos("qos: sensor_data", ", qos: {depth: 30}"), Qos { depth: 30, ..Qos::SENSOR_DATA });
+    let kept = ", qos: {durability: transient_local, history: keep_all}";
+    let expected = Qos { durability: Durability::TransientLocal, history: History::KeepAll, ..Qos::DEFAULT };
+    assert_eq!(qos("", kept), expected);
+    assert_eq!(read("stamp: receive", "").expect("valid").1, Stamp::Receive);
+    assert_eq!(read("stamp: receive", ", stamp: header").expect("valid").1, Stamp::Header);
+    for (stream, expected) in [
+        ("qos: best_effort", "one of default, sensor_data, reliable, or a mapping of reliability"),
+        ("qos: {reliability: best}", "one of reliable, best_effort"),
+        ("qos: {history: keep_all, depth: 5}", "`streams[0].qos.depth` does nothing with `history: keep_all`"),
+        ("qos: {depth: 0}", "a whole number from 1 to 100000"),
+        ("qos: {liveliness: manual}", "unknown key `streams[0].qos.liveliness`"),
+        ("stamp: now", "one of header, receive"),
+    ] {
+        let message = read("", &format!(", {stream}")).expect_err(stream).to_string();
+        assert!(message.contains(expected), "{stream}: {message}");
+    }
+}
+
+#[test]
+fn live_topics_are_on_when_the_section_is_there() {
+    let ros2 = |section: &str| parse(&format!("roles: [machine]\n{section}")).map(|config| config.ros2);
+    assert_eq!(ros2("").expect("valid"), None);
+    assert_eq!(ros2("ros2:").expect("valid"), Some(Ros2Config::default()));
+    let all = "ros2: {node_name: ears_2, namespace: /fleet/r7, use_sim_time: true, diagnostics: none}";
+    let expected =
+        Ros2Config { node_name: "ears_2".into(), namespace: "/fleet/r7".into(), use_sim_time: true, diagnostics: None };
+    assert_eq!(ros2(all).expect("valid"), Some(expected));
+    for (section, expected) in [
+        ("node_name: 2nd", "`ros2.node_name` is \"2nd\"; expected a node's name"),
+        ("node_name: a/b", "expected a node's name"),
+        ("namespace: fleet", "expected an absolute namespace"),
+        ("namespace: /fleet/", "expected an absolute namespace"),
+        ("diagnostics: 1ms", "expected none, or a duration"),
+        ("use_sim_time: yes", "one of true, false"),
+    ] {
+        let message = ros2(&format!("ros2: {{{section}}}")).expect_err(section).to_string();
+        assert!(message.contains(expected), "{section}: {message}");
+    }
+    assert!(error("roles: [buyer]\nros2:").contains("`ros2` needs the role `machine`"));
 }
 
 #[test]

@@ -260,7 +260,7 @@ pub(super) async fn revoke(
 ) -> Answer<Vec<Revocation>> {
     let done = blocking(move || {
         let streams = if request.streams.is_empty() {
-            api.node.config().streams.iter().map(|stream| stream.name().to_owned()).collect()
+            api.node.machine().ok_or_else(no_machine)?.stream_names()
         } else {
             request.streams
         };

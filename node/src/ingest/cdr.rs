@@ -17,6 +17,7 @@
 //! (rclpy leaves up to 16 of stale memory): up to [`MAX_LEFTOVER`] are ignored, more mean that the definition does not fit.
 
 mod reader;
+mod stamp;
 
 use std::borrow::Cow;
 
@@ -24,6 +25,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tributary_protocol::json::{Number, Object, Value};
 
 use self::reader::Reader;
+pub use self::stamp::StampPlace;
 use super::{
     fields::{BlobField, Fields, INLINE_BYTES, PathSegment},
     msgdef::{Arity, Field, Kind, Plan},

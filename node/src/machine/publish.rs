@@ -16,7 +16,7 @@ use tributary_protocol::{
 use tributary_store::{Store, StoreError};
 
 use super::{
-    Kind, Machine, MachineError,
+    Machine, MachineError,
     lane::{
         LaneError, close,
         committer::Committer,
@@ -93,7 +93,7 @@ impl Machine {
         mut progress: impl FnMut(u64),
     ) -> Result<Published, PublishError> {
         let found = self.named(Some(stream))?;
-        let Some(Kind::Files(files, _)) = found.first().map(|stream| &stream.kind) else {
+        let Some(files) = found.first().and_then(|stream| stream.files()) else {
             return Err(PublishError::NotForFiles { stream: stream.to_owned() });
         };
         let failed = |source: LaneError| MachineError::Lane { stream: stream.to_owned(), source };

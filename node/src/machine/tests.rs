@@ -142,7 +142,7 @@ impl Open {
 }
 
 /// Messages made up for a test.
-pub(super) struct Made(std::vec::IntoIter<SourceMessage>);
+pub(super) struct Made(pub(super) std::vec::IntoIter<SourceMessage>);
 
 impl Source for Made {
     fn next(&mut self) -> Result<Option<SourceItem>, IngestError> {

@@ -5,6 +5,7 @@ mod feeds;
 mod network;
 mod node;
 mod pulls;
+mod sources;
 mod store;
 mod streams;
 
@@ -48,6 +49,7 @@ pub(super) struct Group {
 pub(super) const GROUPS: &[Group] = &[
     Group { heading: "Node", metrics: node::METRICS, write: node::write },
     Group { heading: "Streams", metrics: streams::METRICS, write: streams::write },
+    Group { heading: "Live sources", metrics: sources::METRICS, write: sources::write },
     Group { heading: "Store", metrics: store::METRICS, write: store::write },
     Group { heading: "Access", metrics: access::METRICS, write: access::write },
     Group { heading: "Network", metrics: network::METRICS, write: network::write },

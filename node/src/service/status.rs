@@ -17,6 +17,10 @@ pub use super::{
 };
 pub use crate::buyer::{SubscriptionState, SubscriptionStatus};
 use crate::machine::LaneReport;
+pub use crate::{
+    machine::{FaultyPublisher, SourceReport, SourceState},
+    ros2::{RefusedTopic, Ros2Status},
+};
 
 /// How a node stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +55,9 @@ pub struct NodeStatus {
     pub streams: Vec<StreamStatus>,
     /// Its logs.
     pub logs: Vec<OwnLogStatus>,
+    /// Its part in ROS 2, where live topics are ingested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ros2: Option<Ros2Status>,
     /// What became of its announcements.
     pub outbox: Option<OutboxStatus>,
     /// Requests for access that wait for the operator.
@@ -128,6 +135,9 @@ pub struct StreamStatus {
     pub queue_limit: u64,
     /// What its lane counted since the start.
     pub lane: LaneReport,
+    /// How its live source stands, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceReport>,
 }
 
 /// A log of the machine.
@@ -282,6 +292,16 @@ pub enum WarningCode {
     LaneStalled,
     /// A stream has stopped.
     LaneStopped,
+    /// A live topic cannot be subscribed.
+    TopicRefused,
+    /// Nothing comes from a publisher of a live topic.
+    PublisherFaulty,
+    /// Messages of a live topic were lost.
+    MessagesLost,
+    /// Live topics are left out, since the operator paused the node.
+    Ros2Paused,
+    /// Something of the ROS side does not work.
+    Ros2Trouble,
     /// A program that tells the operator about requests failed.
     HookFailed,
     /// A followed machine tells two stories.

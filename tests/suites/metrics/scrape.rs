@@ -69,6 +69,7 @@ fn compared(page: &Page, status: &NodeStatus) -> Vec<(&'static str, f64, u64)> {
             ("tributary_stream_refused_messages_total", lane.refused),
             ("tributary_stream_packages_total", lane.packages),
             ("tributary_stream_durable_packages_total", lane.durable_packages),
+            ("tributary_stream_announced_packages_total", lane.announced_packages),
             ("tributary_stream_input_bytes_total", lane.bytes_in),
             ("tributary_stream_chunks_total", lane.chunks),
             ("tributary_stream_sealed_bytes_total", lane.bytes_sealed),

@@ -144,6 +144,7 @@ impl Committer {
                 for chunk in self.flying.drain(..) {
                     self.stats.durable(u64::from(chunk.packages), chunk.body.len());
                     self.announcer.announce(&chunk.entry, Some(chunk.body));
+                    self.stats.announced(u64::from(chunk.packages));
                 }
                 self.launch()
             }

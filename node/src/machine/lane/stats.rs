@@ -21,6 +21,7 @@ pub(crate) struct LaneStats {
     packages: AtomicU64,
     durable_packages: AtomicU64,
     bytes_in: AtomicU64,
+    announced_packages: AtomicU64,
     chunks: AtomicU64,
     bytes_sealed: AtomicU64,
     datasets: AtomicU64,
@@ -47,6 +48,9 @@ pub struct LaneReport {
     pub packages: u64,
     /// Packages in chunks that are on the disk.
     pub durable_packages: u64,
+    /// Packages in chunks that were announced; who was offline catches up on them.
+    #[serde(default)]
+    pub announced_packages: u64,
     /// Bytes of package lines and blobs, before compression and sealing.
     pub bytes_in: u64,
     /// Chunks on the disk.
@@ -91,6 +95,10 @@ impl LaneStats {
         self.bytes_sealed.fetch_add(bytes as u64, Relaxed);
     }
 
+    pub(crate) fn announced(&self, packages: u64) {
+        self.announced_packages.fetch_add(packages, Relaxed);
+    }
+
     /// A batch of chunks is on the disk that was offered to the store at `since`.
     pub(crate) fn committed(&self, since: Instant) {
         self.commits.since(since);
@@ -129,6 +137,7 @@ impl LaneStats {
             refused: self.refused.load(Relaxed),
             packages: self.packages.load(Relaxed),
             durable_packages: self.durable_packages.load(Relaxed),
+            announced_packages: self.announced_packages.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
             chunks: self.chunks.load(Relaxed),
             bytes_sealed: self.bytes_sealed.load(Relaxed),

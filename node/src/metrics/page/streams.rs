@@ -7,10 +7,11 @@ use crate::{metrics::catalog::metrics, service::status::StreamStatus};
 
 metrics! {
     RECEIVED = Counter "tributary_stream_received_messages" in "messages" by ["stream"]: "Messages that came from sources.";
-    DROPPED = Counter "tributary_stream_dropped_messages" in "messages" by ["stream", "by"]: "Messages lost before they were packages, and who dropped them: `queue`, the stream's own queue under `drop_oldest`.";
+    DROPPED = Counter "tributary_stream_dropped_messages" in "messages" by ["stream", "by"]: "Messages lost before they were packages, and who dropped them: `queue`, the stream's own queue under `drop_oldest`; `middleware`, they were published and never came; `pause`, the operator paused the node. The last two only for live sources.";
     REFUSED = Counter "tributary_stream_refused_messages" in "messages" by ["stream"]: "Messages that could not become a package.";
     PACKAGES = Counter "tributary_stream_packages" in "packages" by ["stream"]: "Packages signed.";
     DURABLE = Counter "tributary_stream_durable_packages" in "packages" by ["stream"]: "Packages in chunks that are on the disk.";
+    ANNOUNCED_PACKAGES = Counter "tributary_stream_announced_packages" in "packages" by ["stream"]: "Packages in chunks that were announced; who was offline catches up on them.";
     BYTES_IN = Counter "tributary_stream_input_bytes" in "bytes" by ["stream"]: "Bytes of package lines, blobs and files, before compression and sealing.";
     CHUNKS = Counter "tributary_stream_chunks" in "chunks" by ["stream"]: "Chunks on the disk.";
     SEALED = Counter "tributary_stream_sealed_bytes" in "bytes" by ["stream"]: "Bytes of their ciphertext.";
@@ -30,10 +31,10 @@ metrics! {
     LISTENERS = Gauge "tributary_outbox_listeners" in "peers" by []: "Most peers that listened to one log when it was last sent something.";
 }
 
-/// Who lost messages of a stream, and how many: every way in which a message that reached this computer can fail to become a
-/// package without being refused. A source that knows of losses of its own (a middleware, a driver) is a line here.
-fn losses(stream: &StreamStatus) -> impl Iterator<Item = (&'static str, u64)> {
-    [("queue", stream.lane.dropped)].into_iter()
+/// Who lost messages of a stream, and how many: every way in which a message can fail to become a package without being refused.
+fn losses(stream: &StreamStatus) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+    let source = stream.source.as_ref().map(|source| [("middleware", source.lost), ("pause", source.paused)]);
+    [("queue", stream.lane.dropped)].into_iter().chain(source.into_iter().flatten())
 }
 
 pub(super) fn write(snapshot: &Snapshot, page: &mut Page<'_>) -> fmt::Result {
@@ -47,6 +48,7 @@ pub(super) fn write(snapshot: &Snapshot, page: &mut Page<'_>) -> fmt::Result {
     page.each(&REFUSED, of(|stream| stream.lane.refused.into()))?;
     page.each(&PACKAGES, of(|stream| stream.lane.packages.into()))?;
     page.each(&DURABLE, of(|stream| stream.lane.durable_packages.into()))?;
+    page.each(&ANNOUNCED_PACKAGES, of(|stream| stream.lane.announced_packages.into()))?;
     page.each(&BYTES_IN, of(|stream| stream.lane.bytes_in.into()))?;
     page.each(&CHUNKS, of(|stream| stream.lane.chunks.into()))?;
     page.each(&SEALED, of(|stream| stream.lane.bytes_sealed.into()))?;

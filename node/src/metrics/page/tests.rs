@@ -11,8 +11,8 @@ use crate::{
         health::{HealthProblem, Part},
         status::{
             AccessStatus, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus, OutboxStatus, PeerStatus,
-            ProcessStatus, ServedStatus, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus,
-            TrafficStatus, Warning, WarningCode,
+            ProcessStatus, Ros2Status, ServedStatus, SourceReport, SourceState, StoreStatus, StreamStatus,
+            SubscriptionState, SubscriptionStatus, TrafficStatus, Warning, WarningCode,
         },
     },
 };
@@ -43,7 +43,16 @@ fn followed(n: u8, entries: u64) -> FollowedStatus {
 /// A node that does everything, with `names` for its streams.
 fn busy(names: &[&str]) -> Snapshot {
     let lane = LaneReport { received: 7, dropped: 2, stalled: Some("full".to_owned()), ..LaneReport::default() };
+    let source = SourceReport {
+        received: 11,
+        lost: 4,
+        paused: 5,
+        state: SourceState::Subscribed,
+        last_ms: Some(1500),
+        ..SourceReport::default()
+    };
     let stream = |name: &&str| StreamStatus {
+        source: Some(source.clone()),
         name: (*name).to_owned(),
         stream: StreamId::from_bytes([1; 32]),
         policy: "free".to_owned(),
@@ -91,6 +100,7 @@ fn busy(names: &[&str]) -> Snapshot {
         binding_expires_ms: Some(5_000),
         streams: names.iter().map(stream).collect(),
         logs: Vec::new(),
+        ros2: Some(Ros2Status { refused_count: 3, ..Ros2Status::default() }),
         outbox: Some(OutboxStatus { announced: 9, ..OutboxStatus::default() }),
         pending_requests: 1,
         access: AccessStatus::default(),
@@ -154,6 +164,12 @@ fn values_and_labels_are_those_of_the_status() {
         "tributary_stream_received_messages_total{stream=\"imu\"} 7",
         "tributary_stream_received_messages_total{stream=\"/gps/\\\"fix\\\"\\\\\\n\"} 7",
         "tributary_stream_dropped_messages_total{stream=\"imu\",by=\"queue\"} 2",
+        "tributary_stream_dropped_messages_total{stream=\"imu\",by=\"middleware\"} 4",
+        "tributary_stream_dropped_messages_total{stream=\"imu\",by=\"pause\"} 5",
+        "tributary_source_received_messages_total{stream=\"imu\"} 11",
+        "tributary_source_state{stream=\"imu\",state=\"subscribed\"} 1",
+        "tributary_source_last_message_timestamp_seconds{stream=\"imu\"} 1.5",
+        "tributary_ros2_refused_topics 3",
         "tributary_stream_stalled{stream=\"imu\"} 1",
         "tributary_stream_stopped{stream=\"imu\"} 0",
         "tributary_stream_commit_seconds_bucket{le=\"0.0025\",stream=\"imu\"} 0",

@@ -9,14 +9,14 @@ use tributary_protocol::{
 use tributary_store::Store;
 
 use super::{
-    super::Node, AccessStatus, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus, NodeStatus, OwnLogStatus,
-    PeerStatus, ProcessStatus, ServedStatus, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus,
-    TrafficStatus, Warning, WarningCode,
+    super::Node, AccessStatus, FaultyPublisher, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus,
+    NodeStatus, OwnLogStatus, PeerStatus, ProcessStatus, RefusedTopic, Ros2Status, ServedStatus, SourceReport,
+    SourceState, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus, TrafficStatus, Warning, WarningCode,
 };
 use crate::{
     buyer::FeedStatus,
     config::{Mode, Policy, Role, show_duration},
-    machine::{Machine, MachineError, stored_bindings},
+    machine::{Machine, MachineError, StreamReport, stored_bindings},
     net::PeerInfo,
 };
 
@@ -59,6 +59,7 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
         incarnation: inner.machine.as_ref().map(|machine| machine.incarnation()),
         streams: Vec::new(),
         logs: Vec::new(),
+        ros2: inner.ros2.as_ref().map(|ros2| ros2.status()),
         outbox: inner.outbox.as_ref().map(|outbox| outbox.status()),
         pending_requests: 0,
         access: inner.access.status(),
@@ -102,6 +103,9 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
     });
     // Only a panic or the end of the runtime leaves nothing to show.
     let mut status = read.await.unwrap_or_else(|error| incomplete(node, now_ms, &error.to_string()));
+    if let Some(ros2) = &status.ros2 {
+        status.warnings.extend(warn_of_ros2(ros2));
+    }
     match subscriptions {
         Ok(subscriptions) => {
             status.warnings.extend(subscriptions.iter().filter_map(subscription_warning));
@@ -169,6 +173,9 @@ fn read_store(status: &mut NodeStatus, machine: Option<&Machine>, store: &Store,
                 if let Some(reason) = &stream.lane.stopped {
                     warn(WarningCode::LaneStopped, format!("stream {} has stopped: {reason}", stream.name));
                 }
+                if let Some(source) = &stream.source {
+                    warn_of_source(source, stream, &mut warn);
+                }
             }
             let policy =
                 |id: StreamId| machine.stream_config(&id).map_or("", |config| policy_name(&config.access.policy));
@@ -185,6 +192,7 @@ fn read_store(status: &mut NodeStatus, machine: Option<&Machine>, store: &Store,
                     stream: stream.stream,
                     entries: stream.entries,
                     lane: stream.lane,
+                    source: stream.source,
                 })
                 .collect();
         }
@@ -194,6 +202,48 @@ fn read_store(status: &mut NodeStatus, machine: Option<&Machine>, store: &Store,
         Ok(logs) => status.logs = logs,
         Err(error) => status.warnings.push(Warning { code: WarningCode::StatusIncomplete, message: error.to_string() }),
     }
+}
+
+fn warn_of_source(source: &SourceReport, stream: &StreamReport, warn: &mut impl FnMut(WarningCode, String)) {
+    let name = &stream.name;
+    if let Some(reason) = source.reason.as_ref().filter(|_| source.state == SourceState::Refused) {
+        warn(WarningCode::TopicRefused, format!("stream {name}: the topic {} is refused: {reason}", source.topic));
+    }
+    for FaultyPublisher { node, reason, .. } in &source.faulty {
+        warn(WarningCode::PublisherFaulty, format!("stream {name}: nothing comes from the publisher {node}: {reason}"));
+    }
+    let more = source.faulty_count.saturating_sub(source.faulty.len() as u64);
+    if more > 0 {
+        warn(WarningCode::PublisherFaulty, format!("stream {name}: nothing comes from {more} more publishers"));
+    }
+    let (lost, dropped) = (source.lost, stream.lane.dropped);
+    if lost > 0 || dropped > 0 {
+        let message = format!(
+            "stream {name}: {lost} messages were lost before they came (on the way, or in the ROS middleware's history), and \
+             {dropped} were dropped by the node's own queue; see `qos` and `queue`"
+        );
+        warn(WarningCode::MessagesLost, message);
+    }
+}
+
+fn warn_of_ros2(ros2: &Ros2Status) -> Vec<Warning> {
+    let mut out = Vec::new();
+    let mut warn = |code, message| out.push(Warning { code, message });
+    if ros2.paused {
+        let message = format!("live topics are left out: the node is paused; call the service {}/resume", ros2.node);
+        warn(WarningCode::Ros2Paused, message);
+    }
+    for RefusedTopic { topic, reason } in &ros2.refused {
+        warn(WarningCode::TopicRefused, format!("the topic {topic} is refused: {reason}"));
+    }
+    let more = ros2.refused_count.saturating_sub(ros2.refused.len() as u64);
+    if more > 0 {
+        warn(WarningCode::TopicRefused, format!("{more} more topics that patterns mean are refused"));
+    }
+    for trouble in &ros2.trouble {
+        warn(WarningCode::Ros2Trouble, trouble.clone());
+    }
+    out
 }
 
 fn own_logs(machine: &Machine, store: &Store, now_ms: u64) -> Result<Vec<OwnLogStatus>, MachineError> {
@@ -231,6 +281,7 @@ fn incomplete(node: &Node, now_ms: u64, reason: &str) -> NodeStatus {
         binding_expires_ms: None,
         streams: Vec::new(),
         logs: Vec::new(),
+        ros2: None,
         outbox: None,
         pending_requests: 0,
         access: AccessStatus::default(),
