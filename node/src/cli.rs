@@ -182,15 +182,24 @@ impl Context {
 
     /// The configuration at `file`, or the home's, with the environment and `set` (`KEY=VALUE`, strongest) on top.
     pub fn config(&self, file: Option<&Path>, set: &[String]) -> Result<Config, CliError> {
-        let path = match file {
-            Some(file) => file.to_owned(),
-            None => self.home()?.config_path(),
-        };
+        self.config_over(file, &self.overrides(set)?)
+    }
+
+    /// What the environment and `set` lay over a configuration.
+    fn overrides(&self, set: &[String]) -> Result<Overrides, CliError> {
         let mut overrides = Overrides::from_environment(std::env::vars_os())?;
         for assignment in set {
             overrides.flag("--set", assignment)?;
         }
-        Ok(Config::load(&path, &overrides)?)
+        Ok(overrides)
+    }
+
+    fn config_over(&self, file: Option<&Path>, overrides: &Overrides) -> Result<Config, CliError> {
+        let path = match file {
+            Some(file) => file.to_owned(),
+            None => self.home()?.config_path(),
+        };
+        Ok(Config::load(&path, overrides)?)
     }
 }
 

@@ -33,7 +33,7 @@ use tributary_protocol::{
     ids::{DatasetId, Did, StreamId},
     keys::{EncryptionKey, EncryptionPublicKey, FeedKey},
     keytree::Cover,
-    rules::native::NativeRules,
+    rules::RuleSet,
 };
 use tributary_store::Store;
 
@@ -331,8 +331,8 @@ pub fn stored_bindings(store: &Store, did: &Did) -> Result<Vec<SignedBinding>, O
 }
 
 /// The rules of a stream, ready to apply; `None` for streams whose bytes no rule can look into.
-pub(crate) fn rules_of(config: &StreamConfig) -> Result<Option<NativeRules>, MachineError> {
-    config.native_rules().map_err(|source| MachineError::Rules { stream: config.name().to_owned(), source })
+pub(crate) fn rules_of(config: &StreamConfig) -> Result<Option<RuleSet>, MachineError> {
+    config.rule_set().map_err(|source| MachineError::Rules { stream: config.name().to_owned(), source })
 }
 
 fn lane_error(stream: &Stream, source: LaneError) -> MachineError {

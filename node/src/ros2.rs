@@ -32,11 +32,15 @@ mod rcl;
 #[cfg(feature = "ros2")]
 mod receiver;
 #[cfg(feature = "ros2")]
+mod reporter;
+#[cfg(feature = "ros2")]
 mod running;
 #[cfg(feature = "ros2")]
 mod services;
 #[cfg(feature = "ros2")]
 mod supervisor;
+#[cfg(feature = "ros2")]
+mod survey;
 
 use std::sync::Arc;
 

@@ -3,6 +3,8 @@
 // A failed expectation ends a test, with what was found.
 #![allow(clippy::panic)]
 
+#[path = "cli_suite/agent.rs"]
+mod agent;
 #[path = "cli_suite/control.rs"]
 mod control;
 #[path = "cli_suite/life.rs"]

@@ -19,6 +19,7 @@ pub mod orchestration;
 pub mod peaq;
 pub mod peer;
 pub mod promql;
+pub mod ros2;
 pub mod trade;
 pub mod vectors;
 pub mod wait;

@@ -15,7 +15,7 @@ use crate::{
         api::{Code, Problem},
     },
     metrics::{self, MetricsListener},
-    ros2::Launch,
+    ros2::{Launch, Ros2Error},
     service::{Node, NodeOptions},
 };
 
@@ -60,9 +60,10 @@ enum RunEvent<'a> {
 
 pub(super) fn run(args: &RunArgs, context: &Context) -> Result<(), CliError> {
     let home = context.home()?;
-    let told_by_ros = args.ros.as_deref().map(config_of_ros).transpose()?.flatten();
-    // What is typed wins over what a launch file says.
-    let config = context.config(args.config.as_deref().or(told_by_ros.as_deref()), &args.set)?;
+    let config = read_config(args, context)?;
+    for notice in &config.notices {
+        tracing::warn!(place = %notice.place, "{}", notice.text);
+    }
     let socket = context.socket(&home, &config);
     let passphrase = context.passphrase()?;
     let options = NodeOptions { home, config, passphrase, ros_arguments: args.ros.clone() };
@@ -76,10 +77,20 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<(), CliError> {
     result
 }
 
-/// The configuration that the ROS parameter `config_yaml` names.
-fn config_of_ros(arguments: &[String]) -> Result<Option<PathBuf>, CliError> {
-    let path = Launch::parse(arguments).and_then(|launch| launch.config_yaml());
-    path.map_err(|error| CliError::new(Exit::Usage, error.to_string()))
+/// The configuration, with what ROS parameters say about it.
+fn read_config(args: &RunArgs, context: &Context) -> Result<Config, CliError> {
+    let mut overrides = context.overrides(&args.set)?;
+    let mut told_by_ros = None;
+    if let Some(arguments) = &args.ros {
+        let wrong = |error: Ros2Error| CliError::new(Exit::Usage, error.to_string());
+        let launch = Launch::parse(arguments).map_err(wrong)?;
+        told_by_ros = launch.config_yaml().map_err(wrong)?;
+        for (name, value) in launch.agent_parameters().map_err(wrong)? {
+            overrides.parameter(&name, &value);
+        }
+    }
+    // What is typed wins over what a launch file says.
+    context.config_over(args.config.as_deref().or(told_by_ros.as_deref()), &overrides)
 }
 
 async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> Result<(), CliError> {

@@ -31,11 +31,12 @@ fn the_example_says_what_it_says() {
     let config = parse(EXAMPLE).expect("the example is valid");
     let position = config.stream_named("position").expect("there");
     assert_eq!(position.topic, "/gps/fix");
-    assert_eq!(position.rules().len(), 6);
+    let Some(FieldRules::Native { default, rules }) = position.rules() else { panic!("native rules") };
+    assert_eq!((*default, rules.len()), (DefaultAction::Include, 6));
     let key = RuleKey { file: "/base/position.key".into() };
-    assert_eq!(position.rules()[4].action, FieldAction::Encrypt(key.clone()));
-    assert_eq!(position.rules()[5].action, FieldAction::KeyedHash(key));
-    assert!(position.rules()[5].optional);
+    assert_eq!(rules[4].action, FieldAction::Encrypt(key.clone()));
+    assert_eq!(rules[5].action, FieldAction::KeyedHash(key));
+    assert!(rules[5].optional);
     assert_eq!(position.chunk, ChunkConfig { bytes: 256 << 10, max_age: Duration::from_secs(1) });
     assert_eq!(config.store.quota, Some(64 << 30));
     assert_eq!(config.network.limits.pull_bytes_per_second, Some(20_000_000));
@@ -436,16 +437,16 @@ fn a_rule_key_must_be_private() {
 fn rules_reach_the_data_with_their_keys() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use tributary_protocol::rules::{Action, Strategy};
+    use tributary_protocol::rules::{Action, RuleSet, Strategy};
 
     let folder = tempfile::tempdir().expect("a folder");
     let config = Config::parse(EXAMPLE, "test.yaml", folder.path(), &Overrides::none()).expect("valid");
     let [position, camera, files] = &config.streams[..] else { panic!("three streams") };
-    assert!(matches!(position.native_rules(), Err(RulesError::Key { path, .. }) if path == "altitude"));
+    assert!(matches!(position.rule_set(), Err(RulesError::Key { path, .. }) if path == "altitude"));
     let key = folder.path().join("position.key");
     std::fs::write(&key, "ab".repeat(32)).expect("written");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("set");
-    let Ok(Some(rules)) = position.native_rules() else { panic!("rules") };
+    let Ok(Some(RuleSet::Native(rules))) = position.rule_set() else { panic!("rules") };
     for (path, action, strategy) in [
         (&["header", "stamp", "sec"][..], Action::Include, None),
         (&["header", "frame_id"], Action::Exclude, None),
@@ -458,7 +459,7 @@ fn rules_reach_the_data_with_their_keys() {
         assert_eq!((governing.action, governing.strategy), (action, strategy), "{path:?}");
     }
     for stream in [camera, files] {
-        assert!(matches!(stream.native_rules(), Ok(None)));
+        assert!(matches!(stream.rule_set(), Ok(None)));
     }
 }
 

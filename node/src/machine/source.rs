@@ -122,14 +122,9 @@ impl SourceStats {
         self.paused.fetch_add(1, Relaxed);
     }
 
-    /// How the source stands now. `true` if that is news.
-    pub fn stands(&self, situation: Situation) -> bool {
-        let mut held = self.situation.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.as_ref() == Some(&situation) {
-            return false;
-        }
-        *held = Some(situation);
-        true
+    /// How the source stands now. Gives how it stood before.
+    pub fn stands(&self, situation: Situation) -> Option<Situation> {
+        self.situation.lock().unwrap_or_else(PoisonError::into_inner).replace(situation)
     }
 
     /// What was counted so far; `None` where no live source looks after the stream.

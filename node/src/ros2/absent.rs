@@ -23,6 +23,14 @@ impl Launch {
     pub fn config_yaml(&self) -> Result<Option<PathBuf>, Ros2Error> {
         Ok(None)
     }
+
+    /// The parameters of peaq's agent.
+    ///
+    /// # Errors
+    /// None: there are no such values.
+    pub fn agent_parameters(&self) -> Result<Vec<(String, String)>, Ros2Error> {
+        Ok(Vec::new())
+    }
 }
 
 /// The ROS side of a node, which this build does not have.

@@ -7,10 +7,13 @@ use crate::machine::FaultyPublisher;
 /// Publishers that a refusal names.
 const NAMED: usize = 4;
 
+/// A publisher whose node nobody knows.
+pub(super) const UNNAMED: &str = "(unknown)";
+
 /// A publisher of a topic, as the graph shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Publisher {
-    /// Full name of its node.
+    /// Full name of its node; empty when nobody knows.
     pub(super) node: String,
     /// Its type, `pkg/msg/Type`.
     pub(super) type_name: String,
@@ -37,9 +40,9 @@ pub(super) fn choose(configured: Option<&str>, current: Option<&str>, publishers
     if let Some(configured) = configured {
         return Choice::Subscribe(configured.to_owned());
     }
-    let mut types: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut types: BTreeMap<&str, &Publisher> = BTreeMap::new();
     for publisher in publishers {
-        types.entry(&publisher.type_name).or_insert(&publisher.node);
+        types.entry(&publisher.type_name).or_insert(publisher);
     }
     if let Some(current) = current
         && (types.is_empty() || types.contains_key(current))
@@ -52,7 +55,7 @@ pub(super) fn choose(configured: Option<&str>, current: Option<&str>, publishers
         (Some(only), None) => Choice::Subscribe((*only).to_owned()),
         (Some(_), Some(_)) => {
             let mut named: Vec<String> =
-                types.iter().take(NAMED).map(|(name, node)| format!("{name} by {node}")).collect();
+                types.iter().take(NAMED).map(|(name, publisher)| format!("{name} by {}", name_of(publisher))).collect();
             if types.len() > NAMED {
                 named.push(format!("and {} more", types.len() - NAMED));
             }
@@ -80,10 +83,15 @@ pub(super) fn faulty(choice: &Choice, publishers: &[Publisher]) -> Vec<FaultyPub
         .iter()
         .filter_map(|publisher| {
             let reason = reason_of(publisher)?;
-            let (node, message_type) = (publisher.node.clone(), publisher.type_name.clone());
+            let (node, message_type) = (name_of(publisher).to_owned(), publisher.type_name.clone());
             Some(FaultyPublisher { node, message_type, reason })
         })
         .collect()
+}
+
+/// What a publisher is called for people.
+fn name_of(publisher: &Publisher) -> &str {
+    if publisher.node.is_empty() { UNNAMED } else { &publisher.node }
 }
 
 /// Whether ROS tools hide a topic: a part of its name begins with `_`, as those of actions do.

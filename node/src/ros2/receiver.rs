@@ -8,7 +8,7 @@ use std::{
     sync::{
         Arc,
         atomic::Ordering::Relaxed,
-        mpsc::{Receiver as Orders, TryRecvError},
+        mpsc::{Receiver as Orders, SyncSender, TryRecvError},
     },
     time::{Duration, Instant},
 };
@@ -47,8 +47,8 @@ const CLOCK_QOS: Qos = Qos {
 pub(super) enum Order {
     /// Take from this subscription, in place of another one of the same topic.
     Add(Box<Feed>),
-    /// Let go of a topic's subscription.
-    Remove(Arc<str>),
+    /// Let go of a topic's subscription, and say when it is gone: the middleware has one type for each topic of a node.
+    Remove(Arc<str>, SyncSender<()>),
 }
 
 /// A subscription and where its messages go.
@@ -233,7 +233,10 @@ impl Receiver {
                     self.remove(&feed.topic.clone());
                     self.feeds.push(*feed);
                 }
-                Ok(Order::Remove(topic)) => self.remove(&topic),
+                Ok(Order::Remove(topic, gone)) => {
+                    self.remove(&topic);
+                    let _ = gone.try_send(()); // whoever asked may have given up
+                }
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
             }
         }

@@ -1,6 +1,7 @@
 //! Starting and stopping the ROS side of a node.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -46,13 +47,26 @@ impl Launch {
         Ok(Self { arguments: Arguments::parse(arguments)?, full_name })
     }
 
-    /// The parameter `config_yaml`: the path of the configuration.
+    /// The parameter `config_yaml`, or `config.yaml_path` as peaq's agent has it: the path of the configuration.
     ///
     /// # Errors
     /// It is not a text.
     pub fn config_yaml(&self) -> Result<Option<PathBuf>, Ros2Error> {
         let parameters = self.arguments.parameters(&self.full_name)?;
-        Ok(parameters.text("config_yaml").map_err(Ros2Error::Start)?.map(PathBuf::from))
+        let text = |name| parameters.text(name).map_err(Ros2Error::Start);
+        Ok(text("config_yaml")?.or(text("config.yaml_path")?).map(PathBuf::from))
+    }
+
+    /// The parameters of peaq's agent, for its configuration ([`Overrides::parameter`]).
+    ///
+    /// # Errors
+    /// ROS does not know them.
+    ///
+    /// [`Overrides::parameter`]: crate::config::Overrides::parameter
+    pub fn agent_parameters(&self) -> Result<Vec<(String, String)>, Ros2Error> {
+        let parameters = self.arguments.parameters(&self.full_name)?;
+        let found = parameters.starting_with("stream_agent.");
+        Ok(found.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 }
 
@@ -162,6 +176,7 @@ impl Ros2 {
             ("ros2-receiver", Box::new(move || receiver.run()) as Box<dyn FnOnce() + Send>),
             ("ros2-supervisor", Box::new(move || supervisor.run())),
         ] {
+            let run = watched(name, run, Arc::clone(&threads.shared));
             match std::thread::Builder::new().name(name.to_owned()).spawn(run) {
                 Ok(handle) => threads.handles.push(handle),
                 Err(error) => {
@@ -198,6 +213,19 @@ impl Ros2 {
 impl Drop for Ros2 {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// A thread that ends before its time must not look like topics on which nothing is published.
+fn watched(name: &'static str, run: Box<dyn FnOnce() + Send>, shared: Arc<Shared>) -> impl FnOnce() + Send {
+    move || {
+        let _ = catch_unwind(AssertUnwindSafe(run)); // the panic is in the log
+        if !shared.is_stopping() && !shared.ended.is_cancelled() {
+            tracing::error!(name, "a thread of ROS 2 has ended");
+            let trouble =
+                format!("the thread {name} has ended, nothing more is ingested; see the log, and restart the node");
+            shared.change_status(|status| status.trouble.push(trouble));
+        }
     }
 }
 

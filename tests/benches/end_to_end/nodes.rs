@@ -37,8 +37,12 @@ pub(crate) fn program() -> PathBuf {
         return path.into();
     }
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built =
-        Command::new(cargo).args(["build", "--release", "--package", "tributary", "--bin", "tributary"]).status();
+    let mut build = Command::new(cargo);
+    build.args(["build", "--release", "--package", "tributary", "--bin", "tributary"]);
+    if cfg!(feature = "ros2") {
+        build.args(["--features", "ros2"]);
+    }
+    let built = build.status();
     assert!(built.unwrap().success(), "the program does not build");
     // This bench is `<target>/release/deps/end_to_end-<hash>`.
     let bench = std::env::current_exe().unwrap();
@@ -62,10 +66,15 @@ impl Node {
     }
 
     async fn start(program: &Path, path: &Path, config: &str) -> Self {
+        Self::start_by(Command::new(program), path, config).await
+    }
+
+    /// Starts the program that `command` begins with; its process must become the node's.
+    pub(crate) async fn start_by(mut command: Command, path: &Path, config: &str) -> Self {
         let options = InitOptions { owner: None, identity: None, passphrase: None, config: config.to_owned() };
         let home = Home::init(path, options, &mut rand::rng()).unwrap();
         let log = File::create(path.join("node.log")).unwrap();
-        let child = Command::new(program)
+        let child = command
             .args(["run", "--home"])
             .arg(path)
             .stdin(Stdio::null())

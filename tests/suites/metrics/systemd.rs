@@ -35,8 +35,9 @@ async fn the_service_manager_hears_of_the_start_of_life_and_of_the_end() {
     let listening = tokio::spawn(listen(UnixDatagram::bind(&socket).unwrap(), Arc::clone(&heard)));
     let count = |line: &str| heard.lock().unwrap().iter().filter(|said| *said == line).count();
     let home = sandbox.machine("machine", &[stream("/imu", "")]);
-    let environment = [("NOTIFY_SOCKET", socket.to_str().unwrap()), ("WATCHDOG_USEC", "300000")];
-    let node = NodeProcess::start_with(&home, &environment).await.unwrap();
+    let mut command = Command::new(program());
+    command.args(["run", "-v"]).env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "300000");
+    let node = NodeProcess::try_start_by(command, &home).await.unwrap();
     until("ready, and three signs of life", async || {
         (count("WATCHDOG=1") >= 3 && count("READY=1") == 1 && count("STATUS=ready") > 0).then_some(())
     })

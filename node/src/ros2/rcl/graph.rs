@@ -17,9 +17,12 @@ use crate::config::Qos;
 /// Most topics, and most publishers of one topic, that are looked at.
 const MAX_ENDPOINTS: usize = 4096;
 
+/// What the middlewares say for the name of a node that they do not know (yet).
+const UNKNOWN_NODE: &str = "_NODE_NAME_UNKNOWN_";
+
 /// A publisher of a topic.
 pub(in crate::ros2) struct Endpoint {
-    /// Full name of its node.
+    /// Full name of its node; empty while the graph does not know it, and for publishers that are not of ROS.
     pub(in crate::ros2) node: String,
     /// Its type, `pkg/msg/Type`.
     pub(in crate::ros2) type_name: String,
@@ -83,8 +86,9 @@ impl Node {
             if !found.info_array.is_null() {
                 for info in std::slice::from_raw_parts(found.info_array, found.size.min(MAX_ENDPOINTS)) {
                     let (space, name) = (text_of(info.node_namespace), text_of(info.node_name));
+                    let is_known = name != UNKNOWN_NODE;
                     out.push(Endpoint {
-                        node: format!("{}/{name}", space.trim_end_matches('/')),
+                        node: if is_known { format!("{}/{name}", space.trim_end_matches('/')) } else { String::new() },
                         type_name: text_of(info.topic_type),
                         qos: info.qos_profile,
                     });

@@ -40,6 +40,20 @@ impl Parameters {
         }
     }
 
+    /// The parameters whose names start with `prefix`, values as text; nothing for a value of a kind that no such parameter has.
+    pub(in crate::ros2) fn starting_with(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
+        let found = self.values.range(prefix.to_owned()..).take_while(move |(name, _)| name.starts_with(prefix));
+        found.map(|(name, value)| {
+            let text = match value {
+                Value::Bool(true) => "true",
+                Value::Bool(false) => "false",
+                Value::Text(text) => text,
+                Value::Other => "",
+            };
+            (name.as_str(), text)
+        })
+    }
+
     /// Copies what is meant for the node and ends the original. Later sections of the command line win over earlier ones, as in
     /// rclcpp.
     ///
@@ -113,6 +127,20 @@ fn is_for(section: &str, full_name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_of_a_prefix_are_read_as_text() {
+        let values = [
+            ("stream", Value::Bool(true)),
+            ("stream.enabled", Value::Bool(true)),
+            ("stream.path", Value::Text("/p".to_owned())),
+            ("stream.port", Value::Other),
+            ("streams", Value::Bool(false)),
+        ];
+        let parameters = Parameters { values: values.map(|(name, value)| (name.to_owned(), value)).into() };
+        let found: Vec<_> = parameters.starting_with("stream.").collect();
+        assert_eq!(found, [("stream.enabled", "true"), ("stream.path", "/p"), ("stream.port", "")]);
+    }
 
     #[test]
     fn a_section_is_for_the_nodes_it_names() {
