@@ -190,8 +190,8 @@ impl Machine {
         let stats = Arc::new(LaneStats::default());
         let committer = Committer::new(self.store.clone(), Arc::clone(&self.announcer), Arc::clone(&stats));
         let kind = if config.mode == Mode::File {
-            let stream = publish::FileStream::new(sealer, committer, stats, config.chunk.bytes);
-            Kind::Files(Box::new(Mutex::new(stream)))
+            let stream = publish::FileStream::new(sealer, committer, Arc::clone(&stats), config.chunk.bytes);
+            Kind::Files(Box::new(Mutex::new(stream)), stats)
         } else {
             let rules = rules_of(&config)?;
             let packer = Packer::new(Arc::clone(&self.keys.identity), rules, config.name());

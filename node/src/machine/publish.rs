@@ -18,7 +18,7 @@ use tributary_store::{Store, StoreError};
 use super::{
     Machine, MachineError,
     lane::{
-        LaneError, LaneReport, close,
+        LaneError, close,
         committer::Committer,
         sealer::{OpenDataset, Sealer},
         slices::Slice,
@@ -71,10 +71,6 @@ pub(super) struct FileStream {
 impl FileStream {
     pub(super) fn new(sealer: Sealer, committer: Committer, stats: Arc<LaneStats>, chunk_bytes: u32) -> Self {
         Self { sealer, committer, stats, chunk_bytes: usize::try_from(chunk_bytes).unwrap_or(usize::MAX) }
-    }
-
-    pub(super) fn report(&self) -> LaneReport {
-        self.stats.report(0)
     }
 
     pub(super) fn renew_epoch(&mut self) {
