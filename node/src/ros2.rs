@@ -17,6 +17,8 @@
 #[cfg(any(feature = "ros2", test))]
 mod account;
 #[cfg(any(feature = "ros2", test))]
+mod alone;
+#[cfg(any(feature = "ros2", test))]
 mod choice;
 #[cfg(any(feature = "ros2", test))]
 mod diagnostics;
@@ -26,6 +28,8 @@ mod type_name;
 
 #[cfg(not(feature = "ros2"))]
 mod absent;
+#[cfg(feature = "ros2")]
+mod feed;
 #[cfg(feature = "ros2")]
 #[expect(unsafe_code, reason = "rcl is a C library")]
 mod rcl;

@@ -81,8 +81,9 @@ impl Supervisor {
                 break;
             }
             if Instant::now() >= survey_at {
-                self.survey.look();
-                survey_at = Instant::now() + SURVEY_EVERY;
+                let soon = self.survey.look();
+                let at_last = Instant::now() + SURVEY_EVERY;
+                survey_at = soon.map_or(at_last, |soon| soon.min(at_last));
             }
             if let Some(reporter) = &mut self.reporter {
                 reporter.report(&self.machine, &self.shared);

@@ -10,13 +10,15 @@ use std::{
         Arc,
         mpsc::{SyncSender, sync_channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
+    alone::Alone,
     choice::{Choice, Publisher, UNNAMED, choose, faulty, is_hidden},
+    feed::Feed,
     rcl::{Endpoint, MessageType, Node, RclError, Subscription},
-    receiver::{Feed, Order},
+    receiver::Order,
     running::Shared,
     status::{MAX_REFUSED, RefusedTopic},
     type_name::{NotATypeName, TypeName},
@@ -50,6 +52,7 @@ pub(super) struct Survey {
     watched: BTreeMap<String, Watched>,
     /// Topics that a pattern means and that have no stream, and why.
     refused: BTreeMap<String, String>,
+    alone: Alone,
 }
 
 impl Survey {
@@ -60,11 +63,12 @@ impl Survey {
         orders: SyncSender<Order>,
         installed: Installed,
     ) -> Self {
-        Self { node, machine, shared, orders, installed, watched: BTreeMap::new(), refused: BTreeMap::new() }
+        let (watched, refused) = (BTreeMap::new(), BTreeMap::new());
+        Self { node, machine, shared, orders, installed, watched, refused, alone: Alone::default() }
     }
 
-    /// Looks at the graph, and subscribes what can be.
-    pub(super) fn look(&mut self) {
+    /// Looks at the graph, and subscribes what can be. Says when to look again at the latest, where that is soon.
+    pub(super) fn look(&mut self) -> Option<Instant> {
         self.meet_streams();
         let topics: Vec<String> = self.watched.keys().cloned().collect();
         for topic in topics {
@@ -79,6 +83,7 @@ impl Survey {
             .collect();
         let count = self.refused.len() as u64;
         self.shared.change_status(|status| (status.refused, status.refused_count) = (refused, count));
+        self.alone.end_look()
     }
 
     /// Streams that began since, by a recording or at the start.
@@ -119,7 +124,15 @@ impl Survey {
                 return;
             }
         };
-        let mut choice = choose(configured_type(config).as_deref(), current.as_deref(), &publishers);
+        let configured = configured_type(config);
+        let mut choice = choose(configured.as_deref(), current.as_deref(), &publishers);
+        if let Choice::Subscribe(type_name) = &choice
+            && configured.is_none()
+            && current.as_ref() != Some(type_name)
+            && !self.alone.is_settled(&topic, type_name, Instant::now())
+        {
+            choice = Choice::Wait;
+        }
         let chosen = match &choice {
             Choice::Subscribe(type_name) => Some(type_name.clone()),
             Choice::Wait | Choice::Refuse(_) => None,
@@ -131,7 +144,10 @@ impl Survey {
             && current != chosen
         {
             match self.subscribe(&stream, type_name) {
-                Ok(()) => self.set_current(name, Some(type_name.clone())),
+                Ok(()) => {
+                    self.alone.forget(&topic);
+                    self.set_current(name, Some(type_name.clone()));
+                }
                 Err(reason) => choice = Choice::Refuse(reason),
             }
         }
@@ -203,7 +219,11 @@ impl Survey {
         // Somebody's own subscription makes a topic, too; and a configured type is no reason to take what has another.
         let type_name = match choose(None, None, &publishers) {
             Choice::Wait => return Ok(()),
-            Choice::Subscribe(type_name) => configured_type(config).unwrap_or(type_name),
+            Choice::Subscribe(type_name) => match configured_type(config) {
+                Some(configured) => configured,
+                None if self.alone.is_settled(topic, &type_name, Instant::now()) => type_name,
+                None => return Ok(()),
+            },
             Choice::Refuse(reason) => configured_type(config).ok_or(reason)?,
         };
         if publishers.iter().all(|publisher| publisher.type_name != type_name) {
