@@ -1,20 +1,15 @@
 use std::{ffi::OsString, path::Path, time::Duration};
 
 use proptest::prelude::*;
-use serde_json::{Map, Value as Json, json};
 use tributary_protocol::{
-    json::{Limits, Object, Value as Field, parse as parse_json},
     peaq::sealed_box::BoxPublicKey,
-    rules::{
-        RuleSet, RuleViolation,
-        agent::{AgentAction, AgentRule},
-    },
+    rules::agent::{AgentAction, AgentRule},
 };
 
-use self::model::{ModelRule, transformed};
 use super::super::*;
 
 mod model;
+mod never_more;
 
 /// X25519 keys: public halves of [1; 32], [2; 32] and [3; 32].
 const OWNER: &str = "a4e09292b651c278b9772c569f5fa9bb13d906b46ab68c9df9dc2b4409f8a209";
@@ -416,109 +411,8 @@ fn what_the_agent_has_no_key_for_is_set_over_its_configuration() {
     assert!(message.contains("`streams` are those of the file's `stream_agent.topics`"), "{message}");
 }
 
-/// A message whose values are all different, so that what leaves can be recognised.
-#[derive(Debug, Clone)]
-enum Shape {
-    Number,
-    Text,
-    Null,
-    List(Vec<Shape>),
-    Object(Vec<(String, Shape)>),
-}
-
-fn shape(keys: &'static str, lists: bool) -> impl Strategy<Value = Vec<(String, Shape)>> {
-    let leaf = prop_oneof![3 => Just(Shape::Number), 3 => Just(Shape::Text), 1 => Just(Shape::Null)];
-    let tree = leaf.prop_recursive(3, 24, 4, move |inner| {
-        let object = proptest::collection::vec((keys, inner.clone()), 0..4).prop_map(Shape::Object);
-        let list = proptest::collection::vec(inner, 0..3).prop_map(Shape::List);
-        if lists { prop_oneof![3 => object, 1 => list].boxed() } else { object.boxed() }
-    });
-    proptest::collection::vec((keys, tree), 1..5)
-}
-
-fn filled(shape: &Shape, next: &mut u32) -> Json {
-    *next += 1;
-    match shape {
-        Shape::Number => json!(1_000_000 + *next),
-        Shape::Text => json!(format!("wert-{next}-é")),
-        Shape::Null => Json::Null,
-        Shape::List(items) => items.iter().map(|item| filled(item, next)).collect(),
-        Shape::Object(fields) => Json::Object(object(fields, next)),
-    }
-}
-
-fn object(fields: &[(String, Shape)], next: &mut u32) -> Map<String, Json> {
-    fields.iter().map(|(key, shape)| (key.clone(), filled(shape, next))).collect()
-}
-
-fn rules(paths: &'static str) -> impl Strategy<Value = Vec<ModelRule>> {
-    let actions = vec![None, Some("include"), Some("exclude"), Some("anonymize"), Some("hash"), Some("encrypt")];
-    let rule = (paths, prop::sample::select(actions), any::<bool>());
-    let rule =
-        rule.prop_map(|(path, action, key)| ModelRule { path, action, has_key: key && action == Some("encrypt") });
-    proptest::collection::vec(rule, 0..6)
-}
-
-/// The rules as somebody would write them, read as the node reads them.
-fn read_rules(rules: &[ModelRule]) -> RuleSet {
-    let written = rules.iter().map(|rule| {
-        let action = rule.action.map(|action| format!(", action: {action}")).unwrap_or_default();
-        let key = if rule.has_key { format!(", publicKeyHex: '{OWNER}'") } else { String::new() };
-        format!("{{path: '{}'{action}{key}}}", rule.path)
-    });
-    let text = one_topic(&format!(", field_rules: [{}]", written.collect::<Vec<_>>().join(", ")), "");
-    parse(&text).streams[0].rule_set().expect("loads").expect("fields have rules")
-}
-
-fn applied(rules: &RuleSet, message: &Map<String, Json>) -> Result<Map<String, Json>, RuleViolation> {
-    let text = serde_json::to_vec(message).expect("JSON");
-    let fields: Object = match parse_json(&text, Limits::default()) {
-        Ok(Field::Object(fields)) => fields,
-        other => panic!("an object: {other:?}"),
-    };
-    let (out, _) = rules.apply_noting(fields, &mut rand::rng())?;
-    let out = Field::Object(out).to_canonical().expect("finite");
-    Ok(serde_json::from_slice(&out).expect("an object"))
-}
-
-/// The values of a message that can be read in `value`.
-fn clear(value: &Json, out: &mut Vec<String>) {
-    match value {
-        Json::Object(object) => object.values().for_each(|value| clear(value, out)),
-        Json::Array(items) => items.iter().for_each(|item| clear(item, out)),
-        Json::Number(_) => out.push(value.to_string()),
-        Json::String(text) if text.starts_with("wert-") => out.push(text.clone()),
-        _ => {}
-    }
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
-
-    /// Where the agent has no gaps, the same leaves, down to the hashes.
-    #[test]
-    fn the_same_file_lets_out_the_same(fields in shape("[abc]", false), rules in rules("[abc]{1}(\\.{1,2}[abc]){0,2}")) {
-        let message = object(&fields, &mut 0);
-        let ours = applied(&read_rules(&rules), &message).expect("no lists");
-        let theirs = transformed(&message, &rules);
-        prop_assert!(model::is(&theirs.clone().into(), &ours.clone().into()), "{ours:?}\n{theirs:?}");
-    }
-
-    /// Whatever the message, nothing is readable here that is not readable there.
-    #[test]
-    fn the_same_file_never_lets_out_more(
-        fields in shape("[ab](\\.[ab])?", true),
-        rules in rules("\\.?[ab]{1}(\\.[ab]){0,3}"),
-    ) {
-        let message = object(&fields, &mut 0);
-        let (mut here, mut there) = (Vec::new(), Vec::new());
-        if let Ok(ours) = applied(&read_rules(&rules), &message) {
-            clear(&Json::Object(ours), &mut here);
-        }
-        clear(&Json::Object(transformed(&message, &rules)), &mut there);
-        let more: Vec<&String> = here.iter().filter(|value| !there.contains(value)).collect();
-        prop_assert!(more.is_empty(), "{more:?} of {message:?} under {rules:?}");
-    }
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
     fn a_damaged_configuration_is_read_or_refused(at: prop::sample::Index, len in 0..40_usize, insert in "[ -~\n]{0,8}") {
@@ -530,19 +424,4 @@ proptest! {
             prop_assert!(!error.to_string().contains("s3cr3t"), "{error}");
         }
     }
-}
-
-#[test]
-fn the_comparison_would_notice_a_leak() {
-    // A rule that is lost on the way, or an include that brings back what was excluded, would be seen.
-    let message = json!({"a": {"b": 1_000_001}, "c": "wert-2-é"}).as_object().cloned().expect("an object");
-    let rule = |path: &str, action| ModelRule { path: path.to_owned(), action, has_key: false };
-    let there = transformed(&message, &[rule("a.b", Some("exclude")), rule("a", None)]);
-    assert_eq!(Json::Object(there.clone()), json!({"a": {}}));
-    let mut readable = Vec::new();
-    clear(&Json::Object(message), &mut readable);
-    assert_eq!(readable.len(), 2);
-    let mut left = Vec::new();
-    clear(&Json::Object(there), &mut left);
-    assert!(left.is_empty());
 }
