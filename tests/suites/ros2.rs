@@ -4,6 +4,7 @@
 
 mod ros2 {
     mod agent;
+    mod agent;
     mod arguments;
     mod lives;
     mod misfits;

@@ -12,7 +12,8 @@ work. It ends with its input. What it is asked is under "do":
     publish    topic, messages, count, first, rate, random, raw, report
                publishes and answers with what was published. `messages`: fields of each message (see ros2_values.assign); without
                it all fields are random, from the seed `random`. `first` is the number of the first. `rate` in Hz, else at
-               once. `raw`: serialized before the first is published, so that publishing costs little. `report`: which of
+               once. `raw`: made and serialized before the first is published, all with the same random values, so that
+               publishing costs little. `report`: which of
                "value", "cdr", "digest" to say of each; "stamp" sets header.stamp to the time of publishing
     begin      as publish, without count: goes on in the background
     published  topic                     how many the background has published
@@ -64,12 +65,19 @@ def until(what, look):
     return found
 
 
+def only_numbers(said):
+    """The parts of `said` that differ from message to message."""
+    parts = {name: only_numbers(value) if isinstance(value, dict) else value for name, value in said.items()}
+    return {name: value for name, value in parts.items() if value == "$n" or (isinstance(value, dict) and value)}
+
+
 class Made:
     """Messages of one publisher as they are asked for, made and published."""
 
     def __init__(self, cls, publisher, ask):
         self.cls, self.publisher, self.ask = cls, publisher, ask
         self.said = ask.get("messages")
+        self.base, self.numbered = None, only_numbers(self.said or {})
         self.report = ask.get("report", ["value"])
         self.first = ask.get("first", 0)
         self.rng = Random(f"{ask['topic']} {ask.get('random', 0)}")
@@ -78,6 +86,12 @@ class Made:
     def make(self, n):
         if self.said is None:
             return self.rng.fill(self.cls)
+        if self.ask.get("raw"):
+            if self.base is None:
+                self.base = self.cls()
+                assign(self.base, self.said, n, self.rng)
+            assign(self.base, self.numbered, n, self.rng)
+            return self.base
         message = self.cls()
         assign(message, self.said, n, self.rng)
         return message
@@ -91,7 +105,7 @@ class Made:
 
     def all(self):
         count, rate = self.ask["count"], self.ask.get("rate")
-        made = [(n, self.make(n)) for n in range(self.first, self.first + count)]
+        made = ((n, self.make(n)) for n in range(self.first, self.first + count))
         made = [(n, message, serialize_message(message) if self.ask.get("raw") else None) for n, message in made]
         begun = time.monotonic()
         for at, (n, message, data) in enumerate(made):

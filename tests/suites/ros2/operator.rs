@@ -93,7 +93,6 @@ async fn diagnostics_say_what_came_and_what_is_wrong() {
     // A publisher that gives nothing is a warning at least.
     let mut hasty = world.rclpy("hasty").await;
     hasty.advertise("/text", TEXT, json!({ "reliability": "best_effort" })).await;
-    world.source("/text", "the misfit", |source| source.faulty_count == 1).await;
-    let warned = diagnosed(&mut operator, "/text", |one, _| one["level"].as_u64() != Some(OK)).await;
-    assert!(warned.to_string().contains("/hasty"), "{warned}");
+    let warned = diagnosed(&mut operator, "/text", |one, _| one.to_string().contains("/hasty")).await;
+    assert_ne!(warned["level"].as_u64(), Some(OK), "{warned}");
 }

@@ -28,6 +28,21 @@ fn recorded(bought: &Bought) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// Compares messages as they were over the wire. Behind the last field, rclpy leaves what its memory held: that is no part of the
+/// message, and must not be sold.
+fn same_bytes(kind: &str, published: &[Published], arrived: &[Vec<u8>]) {
+    assert_eq!(published.len(), arrived.len(), "{kind}");
+    for (published, arrived) in published.iter().zip(arrived) {
+        let sent = published.cdr.as_ref().unwrap();
+        let left = sent.strip_prefix(arrived.as_slice()).map(<[u8]>::len);
+        assert!(
+            left.is_some_and(|left| left < 16),
+            "{kind}: other bytes than were published, {left:?} of {}",
+            sent.len()
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_value_of_every_type_arrives_as_it_was_published() {
     const EACH: u64 = 20;
@@ -77,8 +92,7 @@ async fn every_value_of_every_type_arrives_as_it_was_published() {
             assert_same(&published, &arrived);
         }
         // No rule changed anything, so the recording is of the very bytes.
-        let sent: Vec<_> = published.iter().map(|published| published.cdr.clone().unwrap()).collect();
-        assert!(recorded(&bought) == sent, "{kind}: other bytes than were published");
+        same_bytes(kind, published, &recorded(&bought));
     }
 }
 
@@ -160,9 +174,8 @@ async fn raw_messages_keep_their_bytes() {
         world.durable(topic, 5).await;
     }
     let bought = world.buy(&["/image", "/cloud", "/basic"]).await;
-    for ((published, bought), kind) in all.into_iter().zip(&bought).zip(kinds) {
-        let sent: Vec<Vec<u8>> = published.into_iter().map(|published| published.cdr.unwrap()).collect();
-        assert!(recorded(bought) == sent, "{kind}: other bytes than were published");
+    for ((published, bought), kind) in all.iter().zip(&bought).zip(kinds) {
+        same_bytes(kind, published, &recorded(bought));
         for package in &bought.packages {
             assert_eq!(package.kind, kind);
             assert_eq!(package.fields["schema"]["encoding"], "ros2msg");
@@ -191,7 +204,7 @@ async fn an_imu_at_a_kilohertz_loses_nothing_and_the_rules_hold() {
     for (published, package) in published.into_iter().zip(&bought.packages) {
         let mut expected = published.value.unwrap();
         expected.as_object_mut().unwrap().remove("orientation_covariance");
-        expected["header"]["frame_id"] = "[REDACTED]".into();
+        expected["header"]["frame_id"] = json!({ "__anonymized": true, "strategy": "redact", "value": "[REDACTED]" });
         expected["angular_velocity"].as_object_mut().unwrap().remove("z");
         assert_same(&expected, &package.fields);
     }
