@@ -63,7 +63,7 @@ pub fn peaq_receiver(data: &[u8]) {
         loop {
             match receiver.advance(&mut input) {
                 Ok(Some(Received::Chunk { index, plaintext })) => {
-                    assert_eq!((index, plaintext.as_slice()), (0, &b"a plaintext"[..]));
+                    assert_eq!((index, plaintext), (0, &b"a plaintext"[..]));
                     chunks += 1;
                 }
                 Ok(Some(Received::Complete(report))) => assert_eq!((report.total_chunks, chunks), (1, 1)),

@@ -23,6 +23,7 @@ mod demo;
 mod exit;
 mod feed;
 mod grant;
+mod health;
 mod ingest;
 mod init;
 mod key;
@@ -41,6 +42,7 @@ mod selection;
 mod show;
 mod status;
 mod store;
+mod supervisor;
 
 pub use exit::{CliError, Exit};
 pub use logging::LogFormat;
@@ -95,6 +97,8 @@ pub enum Command {
     Run(run::RunArgs),
     /// Show how the running node stands
     Status,
+    /// Ask whether the running node is ready; exit code 0 only if it is
+    Health(health::HealthArgs),
     /// List the peers of the running node
     Peers,
     /// Read a recording or lines into the machine's streams
@@ -230,6 +234,7 @@ fn dispatch(command: &Command, context: &Context) -> Result<(), CliError> {
         Command::Init(args) => init::run(args, context),
         Command::Run(args) => run::run(args, context),
         Command::Status => status::status(context),
+        Command::Health(args) => health::run(args, context),
         Command::Peers => status::peers(context),
         Command::Ingest(args) => ingest::ingest(args, context),
         Command::Publish(args) => ingest::publish(args, context),

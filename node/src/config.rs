@@ -18,6 +18,8 @@ use std::{
 
 mod agent;
 mod error;
+mod hosts;
+mod metrics;
 mod overrides;
 mod pattern;
 mod peaq;
@@ -30,6 +32,7 @@ mod units;
 mod yaml;
 
 pub use error::{ConfigError, Notice, Place};
+pub use metrics::MetricsConfig;
 pub use overrides::Overrides;
 pub use pattern::TopicPattern;
 pub use peaq::{BuyerToken, OrchestrationConfig, PaymentCheck, PeaqConfig, PriceConfig, SellerAgent};
@@ -69,6 +72,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// The control API.
     pub control: ControlConfig,
+    /// Metrics and health over HTTP; `None` is off.
+    pub metrics: Option<MetricsConfig>,
     /// Whether a machine forgets the seeds of key epochs that are over, so that only its owner opens what is older.
     pub forget_epochs: bool,
     /// The streams of a machine: the Data Event Map. Names (alias or topic) are unique.
@@ -121,6 +126,7 @@ impl Config {
         let network = sections::network(section.get("network"))?;
         let store = sections::store(section.get("store"))?;
         let control = sections::control(section.get("control"), base)?;
+        let metrics = metrics::metrics(section.get("metrics"))?;
         let forget_epochs = match section.get("forget_epochs") {
             Some(field) => field.one_of(&[("true", true), ("false", false)])?,
             None => false,
@@ -160,6 +166,7 @@ impl Config {
             network,
             store,
             control,
+            metrics,
             forget_epochs,
             streams,
             follow,

@@ -15,6 +15,7 @@ mod machine_log;
 mod numbers;
 mod open;
 mod origin;
+mod plaintext_hashes;
 mod proposals;
 mod publish;
 mod seeds;
@@ -39,7 +40,7 @@ use tributary_store::Store;
 
 use self::{
     epochs::stream_log,
-    lane::Lane,
+    lane::{Lane, stats::LaneStats},
     machine_log::MachineLog,
     origin::Origin,
     seeds::Seeds,
@@ -47,10 +48,12 @@ use self::{
 };
 use crate::{
     config::StreamConfig,
+    durations::DurationsReport,
     home::{Home, MachineKeys},
 };
 
 pub(crate) use self::bindings::load as stored_chain;
+pub(crate) use self::plaintext_hashes::PlaintextHashes;
 pub(crate) use self::selection::{in_time, live_range, newest_record, no_epoch, nothing_in_time};
 pub(crate) use self::streams::known_streams;
 pub use self::{
@@ -127,7 +130,8 @@ pub struct MachineOptions<'a> {
 
 enum Kind {
     Messages(Box<Lane>),
-    Files(Box<Mutex<publish::FileStream>>),
+    /// The counters stand beside the lock, which is held as long as a file takes.
+    Files(Box<Mutex<publish::FileStream>>, Arc<LaneStats>),
 }
 
 /// What `status` shows of one stream.
@@ -161,6 +165,7 @@ pub struct Machine {
     node_key: [u8; 32],
     /// The one in force.
     binding: Mutex<Binding>,
+    plaintext_hashes: Arc<PlaintextHashes>,
     streams: Streams,
 }
 
@@ -169,6 +174,11 @@ impl Machine {
     #[must_use]
     pub fn did(&self) -> Did {
         self.keys.did
+    }
+
+    /// What is known of the plaintexts of its chunks.
+    pub(crate) fn plaintext_hashes(&self) -> &Arc<PlaintextHashes> {
+        &self.plaintext_hashes
     }
 
     /// The incarnation it lives in.
@@ -204,14 +214,29 @@ impl Machine {
         let each = |stream: &Stream| {
             let log = stream_log(&self.keys, stream.id, self.incarnation());
             let entries = self.store.head(&log)?.map_or(0, |(seq, _)| seq + 1);
-            let lane = match &stream.kind {
-                Kind::Messages(lane) => lane.report(),
-                Kind::Files(files) => files.lock().unwrap_or_else(PoisonError::into_inner).report(),
-            };
-            let source = stream.source.report();
-            Ok(StreamReport { name: stream.config.name().to_owned(), stream: stream.id, entries, lane, source })
+            let (name, lane, source) = (stream.config.name().to_owned(), stream.lane_report(), stream.source.report());
+            Ok(StreamReport { name, stream: stream.id, entries, lane, source })
         };
         self.streams.all().iter().map(|stream| each(stream)).collect()
+    }
+
+    /// What the lane of every stream counted, by the stream's public name. Does not wait for the disk.
+    #[must_use]
+    pub fn lanes(&self) -> Vec<(String, LaneReport)> {
+        self.streams.all().iter().map(|stream| (stream.config.name().to_owned(), stream.lane_report())).collect()
+    }
+
+    /// How long batches of chunks took to the disk, by the public name of their stream.
+    #[must_use]
+    pub fn commits(&self) -> Vec<(String, DurationsReport)> {
+        let each = |stream: &Arc<Stream>| {
+            let took = match &stream.kind {
+                Kind::Messages(lane) => lane.commits(),
+                Kind::Files(_, stats) => stats.commits(),
+            };
+            (stream.config.name().to_owned(), took)
+        };
+        self.streams.all().iter().map(each).collect()
     }
 
     /// Closes the open dataset of one stream, or of all. What was taken in before is in it and durable.
@@ -238,7 +263,7 @@ impl Machine {
         for stream in self.named(name)? {
             match &stream.kind {
                 Kind::Messages(lane) => drop(lane.renew_epoch().map_err(|source| lane_error(&stream, source))?),
-                Kind::Files(files) => files.lock().unwrap_or_else(PoisonError::into_inner).renew_epoch(),
+                Kind::Files(files, _) => files.lock().unwrap_or_else(PoisonError::into_inner).renew_epoch(),
             }
         }
         Ok(())

@@ -19,6 +19,7 @@ mod error;
 mod event;
 mod frame;
 mod lone;
+mod meter;
 mod muxer;
 mod pull;
 mod pull_client;
@@ -40,6 +41,7 @@ pub use event::{
 };
 pub use frame::FrameError;
 pub use lone::{Lone, LoneError, open_lone};
+pub use meter::{NetTimings, PulledStats, RequestStats};
 pub use pull_client::{PullClient, PullError, PullItem, PullOptions, Wanted};
 pub use pull_server::{ChunkLookup, ChunkProvider, PullServer, PullServerConfig, PullServerError, PullServerStats};
 pub use reputation::Offence;

@@ -15,10 +15,8 @@ use crate::{
     machine::known_streams,
 };
 
-/// Entries read at a time, and tombstones written at a time.
+/// Tombstones written at a time.
 const PAGE: usize = 256;
-/// Bytes of entries read at a time.
-const PAGE_BYTES: usize = 1 << 20;
 
 /// What was dropped, or would be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,18 +100,12 @@ fn expired(store: &Store, did: &Did, stream: &StreamConfig, now_ms: u64) -> Resu
     let mut kept: u64 = 0;
     let mut held = Vec::new();
     for log in &logs {
-        let mut from = 0;
-        loop {
-            let page = store.entries(log, from, PAGE, PAGE_BYTES)?;
-            let Some(last) = page.last() else { break };
-            from = last.seq.saturating_add(1);
-            for entry in &page {
-                let Ok(signed) = SignedEntry::decode(&entry.bytes) else { continue };
-                let EntryBody::Chunk(record) = &signed.entry().body else { continue };
-                if store.has_chunk(&record.hash)? {
-                    kept = kept.saturating_add(record.len.into());
-                    held.push((record.hash, record.len, signed.entry().time_ms));
-                }
+        for stored in store.log(log, ..) {
+            let Ok(signed) = SignedEntry::decode(&stored?.bytes) else { continue };
+            let EntryBody::Chunk(record) = &signed.entry().body else { continue };
+            if store.has_chunk(&record.hash)? {
+                kept = kept.saturating_add(record.len.into());
+                held.push((record.hash, record.len, signed.entry().time_ms));
             }
         }
     }

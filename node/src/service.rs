@@ -18,6 +18,7 @@ pub mod access;
 mod announcer;
 mod chunks;
 mod error;
+pub mod health;
 mod jobs;
 mod keeper;
 mod rates;
@@ -25,6 +26,7 @@ mod router;
 mod settings;
 pub mod status;
 mod sync_server;
+mod timings;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -33,7 +35,7 @@ use std::{
 
 use libp2p::multiaddr::Protocol;
 use tokio::{
-    sync::OnceCell,
+    sync::{OnceCell, Semaphore},
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
@@ -48,6 +50,7 @@ use self::{
     access::AccessService,
     announcer::{FeedAnnouncer, Outbox},
     chunks::StoredChunks,
+    health::Health,
     keeper::Kept,
     router::Routes,
     settings::{delivery_limits, net_config, parties, pull_config, store_options},
@@ -57,6 +60,7 @@ use self::{
 use crate::{
     buyer::{Buyer, BuyerOptions, FeedLink},
     config::{Config, Role, Ros2Config},
+    durations::Durations,
     home::{Home, HomeLock, MachineKeys, Passphrase},
     machine::{Clock, Machine, MachineOptions, system_clock},
     net::{self, Client, Multiaddr, NetError, NetEvents, PullServer},
@@ -70,6 +74,7 @@ use crate::{
 pub use self::{
     error::{NodeError, ShutdownError},
     jobs::JobError,
+    timings::Timings,
 };
 
 /// How long a source may take to notice that the node stops.
@@ -116,9 +121,13 @@ struct Inner {
     outbox: Option<Arc<Outbox>>,
     buyer: Option<Buyer>,
     access: Arc<AccessService>,
+    sync: Arc<SyncServer>,
+    gossip_took: Arc<Durations>,
     pulls: Mutex<Option<PullServer>>,
     deliveries: Option<Deliveries>,
     orchestration: Option<Arc<Orchestration>>,
+    /// The place of who looks at the node's health.
+    looking: Arc<Semaphore>,
     ros2: Option<Arc<Ros2>>,
     /// Cancelled when the node begins to stop.
     stopping: CancellationToken,
@@ -225,13 +234,15 @@ impl Node {
                 let run = announcer::run(net.clone(), machine, announcements, outbox, peer_events, quiet.clone());
                 tokio::spawn(run)
             });
+            let gossip_took = Arc::new(Durations::default());
             let routes = Routes {
                 net: net.clone(),
                 store: store.clone(),
                 machine: machine.clone(),
                 buyer: buyer.clone(),
-                sync,
+                sync: Arc::clone(&sync),
                 access: Arc::clone(&access),
+                gossip_took: Arc::clone(&gossip_took),
             };
             router::start(routes, events, &mut tasks);
             let kept = Kept {
@@ -280,9 +291,12 @@ impl Node {
                 outbox,
                 buyer,
                 access,
+                sync,
+                gossip_took,
                 pulls: Mutex::new(Some(pulls)),
                 deliveries,
                 orchestration,
+                looking: Arc::new(Semaphore::new(1)),
                 ros2,
                 stopping,
                 jobs,
@@ -409,6 +423,17 @@ impl Node {
     /// How the node stands. What cannot be read is left out, and a warning says so.
     pub async fn status(&self) -> NodeStatus {
         status::gather::collect(self).await
+    }
+
+    /// How long things took since the start.
+    #[must_use]
+    pub fn timings(&self) -> Timings {
+        Timings::of(&self.inner)
+    }
+
+    /// Whether the node is alive, and whether it is ready. Bounded in time: what does not answer is named.
+    pub async fn health(&self) -> Health {
+        health::look(&self.inner).await
     }
 
     /// Stops the node: sources, then streams (sealed, durable, announced), then the network and the store. Calls after the

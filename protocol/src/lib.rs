@@ -23,4 +23,6 @@ pub mod peaq;
 pub mod record;
 pub mod rules;
 pub mod seal;
+mod sha256;
 pub mod wire;
+mod xchacha;

@@ -20,6 +20,7 @@
 pub mod access;
 pub mod agent;
 pub mod ascii_json;
+mod base64_engine;
 pub mod chain;
 pub mod connect_url;
 pub mod decrypt;

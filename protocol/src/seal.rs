@@ -27,14 +27,12 @@
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-mod cipher;
-mod sha256;
-
 use crate::{
     ids::{DatasetId, Hash, StreamId},
     keys::{FeedKey, FeedPublicKey, v1_hash_text},
     keytree::{ChunkKey, Position},
     record::{ChunkRecord, ContentEncoding, MAX_CIPHERTEXT_LEN, MAX_PLAINTEXT_LEN, RecordError, TAG_LEN},
+    sha256, xchacha,
 };
 
 const COMMITMENT_CONTEXT: &str = "tributary 2026 plaintext commitment";
@@ -209,7 +207,8 @@ pub fn seal(input: SealInput<'_>) -> Result<Sealed, SealError> {
     };
     record.check().map_err(|source| SealError::Record { index, source })?;
 
-    let ciphertext = cipher::encrypt(key.as_bytes(), &nonce, &plaintext);
+    let ciphertext =
+        xchacha::encrypt(key.as_bytes(), &nonce, &plaintext).expect("1 MiB is far below the cipher's limit");
     let (plaintext_sha256, sha256) = sha256::digest_both(&plaintext, &ciphertext);
     record.hash = Hash::of(&ciphertext);
     record.sha256 = sha256;
@@ -246,7 +245,7 @@ pub fn check_bytes(record: &ChunkRecord, ciphertext: &[u8]) -> Result<(), OpenEr
 /// The first of these that does not hold.
 pub fn open_unhashed(record: &ChunkRecord, key: &ChunkKey, ciphertext: Vec<u8>) -> Result<Vec<u8>, OpenError> {
     check_key(record, key, &ciphertext)?;
-    cipher::decrypt_in_place(key.as_bytes(), &record.nonce, ciphertext)
+    xchacha::decrypt_in_place(key.as_bytes(), &record.nonce, ciphertext)
         .map_err(|_| OpenError::Decrypt { index: record.index })
 }
 
@@ -258,7 +257,7 @@ pub fn open_unhashed(record: &ChunkRecord, key: &ChunkKey, ciphertext: Vec<u8>) 
 /// The first of these that does not hold.
 pub fn check_readable(record: &ChunkRecord, key: &ChunkKey, ciphertext: &[u8]) -> Result<(), OpenError> {
     check_key(record, key, ciphertext)?;
-    cipher::authenticate(key.as_bytes(), &record.nonce, ciphertext)
+    xchacha::authenticate(key.as_bytes(), &record.nonce, ciphertext)
         .map_err(|_| OpenError::Decrypt { index: record.index })
 }
 
@@ -379,7 +378,7 @@ fn check_len(record: &ChunkRecord, ciphertext: &[u8]) -> Result<(), OpenError> {
 
 fn decrypt(record: &ChunkRecord, key: &ChunkKey, ciphertext: &[u8]) -> Result<Vec<u8>, OpenError> {
     check_key(record, key, ciphertext)?;
-    cipher::decrypt(key.as_bytes(), &record.nonce, ciphertext).map_err(|_| OpenError::Decrypt { index: record.index })
+    xchacha::decrypt(key.as_bytes(), &record.nonce, ciphertext).map_err(|_| OpenError::Decrypt { index: record.index })
 }
 
 fn check_key(record: &ChunkRecord, key: &ChunkKey, ciphertext: &[u8]) -> Result<(), OpenError> {

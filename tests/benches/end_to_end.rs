@@ -14,9 +14,10 @@
 //! | variable | |
 //! |---|---|
 //! | `TRIBUTARY_SDK_PYTHON` | a Python with the official SDK, see `tests/tools/sdk_baseline.py`; without it its rows are empty |
-//! | `TRIBUTARY_BIN` | the program to measure; built in release when not set |
+//! | `TRIBUTARY_BIN` | the program to measure; when not set the one that Cargo builds with the bench, in release |
 //! | `TRIBUTARY_BENCH_DIR` | where stores and homes go, on a real disk; default: below the build directory |
 //! | `TRIBUTARY_BENCH_SKIP_4GIB` | when set, the pull of 4 GiB is left out (it needs 9 GiB of disk) |
+//! | `TRIBUTARY_BENCH_OFFICIAL_CHUNKS` | chunks that the official `grant` has at most, 4,000 when not set |
 //! | `TRIBUTARY_BENCH_ROUNDS` | rounds, 5 when not set |
 
 #![allow(

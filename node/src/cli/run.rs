@@ -1,19 +1,20 @@
 //! `tributary run`: the node in the foreground.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tributary_protocol::ids::Did;
 
-use super::{CliError, Context, Exit, reach::told};
+use super::{CliError, Context, Exit, reach::told, supervisor};
 use crate::{
     config::Config,
     control::{
         self, ControlListener,
         api::{Code, Problem},
     },
+    metrics::{self, MetricsListener},
     ros2::{Launch, Ros2Error},
     service::{Node, NodeOptions},
 };
@@ -46,6 +47,9 @@ enum RunEvent<'a> {
         links: &'a [String],
         listen: Vec<String>,
         control: PathBuf,
+        /// Where metrics and health are offered; missing where they are not.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metrics: Option<SocketAddr>,
         pid: u32,
     },
     /// It begins to stop.
@@ -106,7 +110,18 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
             return Err(Problem::of(Code::Failed, &error).into());
         }
     };
+    let metrics = match bind_metrics(node.config()).await {
+        Ok(metrics) => metrics,
+        Err(error) => {
+            let _ = node.shutdown().await;
+            return Err(error);
+        }
+    };
     let (stop, quit) = (CancellationToken::new(), CancellationToken::new());
+    let metrics_addr = metrics.as_ref().map(MetricsListener::addr);
+    // Until the node has stopped: whoever watches sees that it stops.
+    let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, node.clone(), stop.clone())));
+    let _watchdog = AbortOnDropHandle::new(tokio::spawn(supervisor::watch(node.clone())));
     let reason = {
         let serving = control::serve(&listener, node.clone(), stop.clone(), quit.clone());
         tokio::pin!(serving);
@@ -120,9 +135,11 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
             links: &links,
             listen,
             control: socket.clone(),
+            metrics: metrics_addr,
             pid: std::process::id(),
         };
         output.event(&ready, || human(&node, &links, &socket))?;
+        supervisor::ready();
         let reason = tokio::select! {
             () = &mut serving => "the control socket ended",
             () = quit.cancelled() => "it was asked to",
@@ -130,6 +147,7 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
             _ = terminate.recv() => "terminate",
             () = ros_ended(&node) => "ROS was shut down",
         };
+        supervisor::stopping();
         if output.is_json() {
             output.event(&RunEvent::Stopping { reason }, String::new)?;
         } else {
@@ -158,6 +176,10 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
         result
     };
     drop(listener);
+    if let Some(metrics) = metrics {
+        stop.cancel();
+        let _ = metrics.await; // it can only have panicked, and then it is over too
+    }
     reason.map_err(|error| CliError::from(Problem::of(Code::Failed, &error)))?;
     if output.is_json() {
         output.event(&RunEvent::Stopped, String::new)?;
@@ -165,6 +187,12 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
         output.note("Stopped.");
     }
     Ok(())
+}
+
+async fn bind_metrics(config: &Config) -> Result<Option<MetricsListener>, CliError> {
+    let Some(config) = &config.metrics else { return Ok(None) };
+    let listener = MetricsListener::bind(config).await;
+    listener.map(Some).map_err(|error| Problem::of(Code::Failed, &error).into())
 }
 
 /// Waits until ROS is shut down in this process; for ever in a node without it.

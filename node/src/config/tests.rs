@@ -123,6 +123,28 @@ fn a_subscription_that_could_not_work_is_refused() {
 }
 
 #[test]
+fn metrics_are_off_until_they_are_asked_for_and_on_loopback_unless_written_otherwise() {
+    assert_eq!(parse("roles: [buyer]").expect("valid").metrics, None);
+    let asked = |inside: &str| parse(&format!("roles: [buyer]\nmetrics: {inside}\n"));
+    let by_default = MetricsConfig { listen: ([127, 0, 0, 1], 9464).into(), hosts: Vec::new() };
+    assert_eq!(asked("{}").expect("valid").metrics, Some(by_default.clone()));
+    let open = asked("{ listen: '0.0.0.0:1', hosts: [Robot.example] }").expect("valid").metrics.expect("on");
+    assert_eq!(open, MetricsConfig { listen: ([0, 0, 0, 0], 1).into(), hosts: vec!["robot.example".to_owned()] });
+    for (inside, expected) in [
+        ("{ listen: 9464 }", "`metrics.listen` is \"9464\"; expected an address and a port"),
+        ("{ hosts: ['a b'] }", "`metrics.hosts[0]`"),
+        ("{ listn: 127.0.0.1:1 }", "perhaps `listen`"),
+        ("on", "expected a mapping"),
+    ] {
+        let message = asked(inside).expect_err(inside).to_string();
+        assert!(message.contains(expected), "{inside}: {message}");
+    }
+    let environment = environment(&[("TRIBUTARY_METRICS__LISTEN", "127.0.0.1:7")]).expect("fits");
+    let config = Config::parse("roles: [buyer]", "t.yaml", Path::new("/base"), &environment).expect("valid");
+    assert_eq!(config.metrics.expect("on").listen.port(), 7);
+}
+
+#[test]
 fn an_unknown_key_names_its_place_and_the_key_that_was_meant() {
     let text = "roles: [machine]\nnetwork:\n  limits:\n    conections: 3\n";
     let error = parse(text).expect_err("unknown");

@@ -27,6 +27,7 @@ pub use crate::{
     },
     service::{
         access::{AuditEvent, AuditRecord, Given, Order, OrderRange, OrderState, Revocation},
+        health::{Health, HealthProblem, Part},
         status::NodeStatus,
     },
 };

@@ -5,16 +5,49 @@ use std::{
     io::{self, BufWriter, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     process,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
 };
 
+/// Bytes after which what was written so far begins to go to the disk.
+const FLUSH_EVERY: u64 = 16 << 20;
+
 /// A file that is written under a temporary name in the target's directory and gets its name when it is complete and on the
-/// disk. Dropped before that, it is removed and the target stays as it was.
+/// disk. Dropped before that, it is removed and the target stays as it was. A large file goes to the disk while it is written, so
+/// that little is left to wait for at the end.
 #[derive(Debug)]
 pub struct AtomicFile {
     target: PathBuf,
     temporary: PathBuf,
     file: Option<BufWriter<File>>,
+    /// Bytes written since the disk was last asked to take them.
+    unflushed: u64,
+    flusher: Option<Flusher>,
+}
+
+/// A thread that makes what was written durable, at most once at a time.
+#[derive(Debug)]
+struct Flusher {
+    wanted: SyncSender<()>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Flusher {
+    fn start(file: &File) -> io::Result<Self> {
+        let file = file.try_clone()?;
+        let (wanted, wishes) = sync_channel(1);
+        let flush = move || wishes.iter().try_for_each(|()| file.sync_data());
+        Ok(Self { wanted, thread: thread::Builder::new().name("flush".to_owned()).spawn(flush)? })
+    }
+
+    /// Waits for it. The system tells of a write that failed only once, so what it told this thread counts.
+    fn finish(self) -> io::Result<()> {
+        drop(self.wanted);
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that flushes has stopped")))
+    }
 }
 
 impl AtomicFile {
@@ -34,7 +67,7 @@ impl AtomicFile {
             match OpenOptions::new().write(true).create_new(true).open(&temporary) {
                 Ok(file) => {
                     let file = Some(BufWriter::with_capacity(256 << 10, file));
-                    return Ok(Self { target: target.to_owned(), temporary, file });
+                    return Ok(Self { target: target.to_owned(), temporary, file, unflushed: 0, flusher: None });
                 }
                 // Left by a killed process that had our number.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -55,7 +88,9 @@ impl AtomicFile {
     /// Writing, flushing or renaming failed; the temporary file is removed.
     pub fn commit(mut self) -> io::Result<()> {
         let Some(writer) = self.file.take() else { return Ok(()) };
-        let done = writer.into_inner().map_err(io::IntoInnerError::into_error).and_then(|file| file.sync_all());
+        let flushed = self.flusher.take().map_or(Ok(()), Flusher::finish);
+        let written = writer.into_inner().map_err(io::IntoInnerError::into_error);
+        let done = flushed.and(written).and_then(|file| file.sync_all());
         let done = done.and_then(|()| fs::rename(&self.temporary, &self.target));
         if let Err(error) = done {
             let _ = fs::remove_file(&self.temporary);
@@ -66,6 +101,18 @@ impl AtomicFile {
         File::open(directory)?.sync_all()
     }
 
+    /// Lets the disk take what was written so far, while more is being written.
+    fn flush_behind(&mut self) -> io::Result<()> {
+        let flusher = match self.flusher.take() {
+            Some(flusher) => flusher,
+            None => Flusher::start(self.writer()?.get_ref())?,
+        };
+        // If it takes no wish it is still at it, or it has failed, which is told at the end.
+        let _ = flusher.wanted.try_send(());
+        self.flusher = Some(flusher);
+        Ok(())
+    }
+
     fn writer(&mut self) -> io::Result<&mut BufWriter<File>> {
         self.file.as_mut().ok_or_else(|| io::Error::other("the file is already complete"))
     }
@@ -73,7 +120,13 @@ impl AtomicFile {
 
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer()?.write(bytes)
+        let written = self.writer()?.write(bytes)?;
+        self.unflushed += written as u64;
+        if self.unflushed >= FLUSH_EVERY {
+            self.unflushed = 0;
+            self.flush_behind()?;
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {

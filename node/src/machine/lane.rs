@@ -38,6 +38,7 @@ use super::{
 };
 use crate::{
     config::{Overflow, QueueConfig},
+    durations::DurationsReport,
     ingest::{Content, SourceMessage},
 };
 
@@ -273,6 +274,11 @@ impl Lane {
     /// What was counted so far.
     pub(crate) fn report(&self) -> LaneReport {
         self.stats.report(self.queue.len())
+    }
+
+    /// How long batches of chunks took to the disk.
+    pub(crate) fn commits(&self) -> DurationsReport {
+        self.stats.commits()
     }
 
     fn ask<T>(

@@ -10,7 +10,7 @@ use tributary_protocol::{
     entry::{self, EntryBody, StreamInfo},
     ids::{LogId, LogKey, StreamId},
     keys::EncryptionPublicKey,
-    record::Content,
+    record::{Content, ContentEncoding},
 };
 use tributary_store::{Table, WriteBatch};
 
@@ -97,6 +97,7 @@ impl Machine {
             home: home.clone(),
             node_key: node_key(home_keys),
             binding: Mutex::new(binding.clone()),
+            plaintext_hashes: Arc::default(),
             streams: Streams::new(streams),
         };
         machine.settle(incarnation)?;
@@ -183,13 +184,14 @@ impl Machine {
         )
         .map_err(|error| failed(error.into()))?;
         let content = if config.mode == Mode::File { Content::File } else { Content::Packages };
-        let zstd = config.compression == Compression::Zstd;
-        let sealer = Sealer::new(id, Arc::clone(&self.keys.feed), writer, epochs, content, zstd);
+        let encoding = ContentEncoding { content, zstd: config.compression == Compression::Zstd };
+        let hashes = Arc::clone(&self.plaintext_hashes);
+        let sealer = Sealer::new(id, Arc::clone(&self.keys.feed), writer, epochs, encoding, hashes);
         let stats = Arc::new(LaneStats::default());
         let committer = Committer::new(self.store.clone(), Arc::clone(&self.announcer), Arc::clone(&stats));
         let kind = if config.mode == Mode::File {
-            let stream = publish::FileStream::new(sealer, committer, stats, config.chunk.bytes);
-            Kind::Files(Box::new(Mutex::new(stream)))
+            let stream = publish::FileStream::new(sealer, committer, Arc::clone(&stats), config.chunk.bytes);
+            Kind::Files(Box::new(Mutex::new(stream)), stats)
         } else {
             let rules = rules_of(&config)?;
             let packer = Packer::new(Arc::clone(&self.keys.identity), rules, config.name());

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tributary_protocol::ids::StreamId;
 use tributary_store::{Store, StoreError, Table, WriteBatch};
 
-use super::{Kind, Machine, MachineError, OwnBindingError, SourceStats, bindings, lane::Lane, publish::FileStream};
+use super::{
+    Kind, LaneReport, Machine, MachineError, OwnBindingError, SourceStats, bindings, lane::Lane, publish::FileStream,
+};
 use crate::config::{MAX_STREAMS, StreamConfig, is_name};
 
 /// Rows of the table `Meta` that remember a topic begin so.
@@ -29,7 +31,7 @@ impl Stream {
     pub(super) fn lane(&self) -> Option<&Lane> {
         match &self.kind {
             Kind::Messages(lane) => Some(lane),
-            Kind::Files(_) => None,
+            Kind::Files(..) => None,
         }
     }
 
@@ -37,7 +39,15 @@ impl Stream {
     pub(super) fn files(&self) -> Option<&Mutex<FileStream>> {
         match &self.kind {
             Kind::Messages(_) => None,
-            Kind::Files(files) => Some(files),
+            Kind::Files(files, _) => Some(files),
+        }
+    }
+
+    /// What it counted. Does not wait for a file that is being published.
+    pub(super) fn lane_report(&self) -> LaneReport {
+        match &self.kind {
+            Kind::Messages(lane) => lane.report(),
+            Kind::Files(_, stats) => stats.report(0),
         }
     }
 }

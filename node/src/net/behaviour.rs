@@ -8,8 +8,8 @@ use libp2p::{
     allow_block_list::{self, AllowedPeers, BlockedPeers},
     connection_limits::{self, ConnectionLimits},
     gossipsub::{
-        self, IdentityTransform, MaxCountSubscriptionFilter, MessageAuthenticity, MessageId, PeerScoreParams,
-        PeerScoreThresholds, TopicScoreParams, ValidationMode,
+        self, MaxCountSubscriptionFilter, MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds,
+        TopicScoreParams, ValidationMode,
     },
     identify,
     identity::Keypair,
@@ -25,6 +25,7 @@ use super::{
     error::StartError,
     event::Counters,
     frame::FrameCodec,
+    meter::Arrivals,
     room::Room,
     streams::Streams,
     topics::{self, FeedTopics},
@@ -41,7 +42,7 @@ const STREAMS_PER_CONNECTION: usize = 64;
 /// Protocol family told to other nodes.
 const IDENTIFY_PROTOCOL: &str = "/tributary/1";
 
-pub(super) type Gossip = gossipsub::Behaviour<IdentityTransform, MaxCountSubscriptionFilter<FeedTopics>>;
+pub(super) type Gossip = gossipsub::Behaviour<Arrivals, MaxCountSubscriptionFilter<FeedTopics>>;
 type Requests = request_response::Behaviour<FrameCodec>;
 
 /// Everything the node speaks. What can refuse a connection comes first: the others must not set up state for one that is
@@ -105,7 +106,7 @@ impl Behaviour {
             memory: memory.into(),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
-            gossip: gossip(config)?,
+            gossip: gossip(config, counters)?,
             sync: requests(SYNC_PROTOCOL, sync, config.sync_timeout),
             access: requests(ACCESS_PROTOCOL, access, config.access_timeout),
             pull,
@@ -121,7 +122,7 @@ fn requests(protocol: &'static str, codec: FrameCodec, timeout: Duration) -> Req
     Requests::with_codec(codec, [(StreamProtocol::new(protocol), ProtocolSupport::Full)], config)
 }
 
-fn gossip(config: &NetConfig) -> Result<Gossip, StartError> {
+fn gossip(config: &NetConfig, counters: &Arc<Counters>) -> Result<Gossip, StartError> {
     let setup = |reason: String| StartError::Setup { part: "gossip", reason };
     let settings = gossipsub::ConfigBuilder::default()
         // The authors of messages are known by the signature of the entry inside; the envelope names nobody.
@@ -138,7 +139,8 @@ fn gossip(config: &NetConfig) -> Result<Gossip, StartError> {
         .heartbeat_initial_delay(config.gossip_heartbeat)
         .build()
         .map_err(|error| setup(error.to_string()))?;
-    let mut gossip = Gossip::new_with_subscription_filter(MessageAuthenticity::Anonymous, settings, topics::filter())
+    let (authors, arrivals) = (MessageAuthenticity::Anonymous, Arrivals(Arc::clone(counters)));
+    let mut gossip = Gossip::new_with_subscription_filter_and_transform(authors, settings, topics::filter(), arrivals)
         .map_err(|reason| setup(reason.into()))?;
     gossip.with_peer_score(score_params(), PeerScoreThresholds::default()).map_err(setup)?;
     Ok(gossip)

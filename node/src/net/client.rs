@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, Stream, gossipsub::MessageId};
@@ -17,6 +17,7 @@ use super::{
     error::{DialFailure, NetError, PublishError, RequestError, SubscribeError},
     event::{Acceptance, Counters, NetStats, PeerEvent, PeerInfo, PublishOutcome, Which},
     frame::FrameError,
+    meter::NetTimings,
     reputation::Offence,
     streams::{Incoming, OpenError, Opened},
 };
@@ -222,6 +223,12 @@ impl Client {
         self.counters.snapshot()
     }
 
+    /// How long things took since the start.
+    #[must_use]
+    pub fn timings(&self) -> NetTimings {
+        self.counters.timings()
+    }
+
     /// Ends the network task and waits until it has let go of its sockets.
     pub async fn shutdown(&self) {
         self.stop.cancel();
@@ -233,7 +240,10 @@ impl Client {
         if request.len() > max {
             return Err(FrameError::TooLarge { len: request.len(), max }.into());
         }
-        self.ask(|back| Command::Request(which, peer, request, back)).await?
+        let begun = Instant::now();
+        let answered = self.ask(|back| Command::Request(which, peer, request, back)).await;
+        self.counters.of(which).ended(begun, matches!(answered, Ok(Ok(_))));
+        answered?
     }
 
     async fn send(&self, command: Command) -> Result<(), NetError> {

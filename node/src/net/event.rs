@@ -11,7 +11,11 @@ use std::{
 use libp2p::{Multiaddr, PeerId, gossipsub::MessageId, multiaddr::Protocol, request_response::ResponseChannel};
 use tokio::sync::mpsc;
 
-use super::{error::NetError, frame::FrameError};
+use super::{
+    error::NetError,
+    frame::FrameError,
+    meter::{PullMeter, PulledStats, RequestMeter, RequestStats},
+};
 
 /// The queues through which the network hands things on. Each is bounded ([`super::QueueCaps`]) and has one reader.
 #[derive(Debug)]
@@ -169,7 +173,17 @@ pub enum Transport {
 }
 
 impl Transport {
-    pub(super) fn of(address: &Multiaddr) -> Self {
+    /// As it is written: `tcp`, `quic` or `other`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Quic => "quic",
+            Self::Other => "other",
+        }
+    }
+
+    pub(crate) fn of(address: &Multiaddr) -> Self {
         if address.iter().any(|part| matches!(part, Protocol::QuicV1 | Protocol::Quic)) {
             Self::Quic
         } else if address.iter().any(|part| matches!(part, Protocol::Tcp(_))) {
@@ -216,10 +230,18 @@ pub struct NetStats {
     pub gossip_rejected: u64,
     /// Messages published.
     pub gossip_sent: u64,
-    /// Requests handed on.
-    pub requests_received: u64,
-    /// Requests that were answered "busy".
-    pub requests_busy: u64,
+    /// Copies of gossip messages that came off the wire.
+    pub gossip_arrived: u64,
+    /// Their bytes.
+    pub gossip_bytes: u64,
+    /// Of these, copies of messages that had come before, or that no subscription asks for any more.
+    pub gossip_duplicates: u64,
+    /// The sync protocol.
+    pub sync: RequestStats,
+    /// The access protocol.
+    pub access: RequestStats,
+    /// Pulls from peers.
+    pub pulls: PulledStats,
     /// Frames over a limit or broken.
     pub bad_frames: u64,
     /// Pull streams lost because the node did not take them in time.
@@ -241,8 +263,14 @@ pub(super) struct Counters {
     pub(super) gossip_dropped: AtomicU64,
     pub(super) gossip_rejected: AtomicU64,
     pub(super) gossip_sent: AtomicU64,
-    pub(super) requests_received: AtomicU64,
-    pub(super) requests_busy: AtomicU64,
+    pub(super) gossip_arrived: AtomicU64,
+    pub(super) gossip_bytes: AtomicU64,
+    /// Messages that gossipsub handed to us: the first copy of each.
+    pub(super) gossip_first: AtomicU64,
+    pub(super) gossip_duplicates: AtomicU64,
+    pub(super) sync: RequestMeter,
+    pub(super) access: RequestMeter,
+    pub(super) pulls: PullMeter,
     pub(super) bad_frames: AtomicU64,
     pub(super) streams_dropped: AtomicU64,
     pub(super) bans: AtomicU64,
@@ -258,8 +286,12 @@ impl Counters {
             gossip_dropped: self.gossip_dropped.load(Relaxed),
             gossip_rejected: self.gossip_rejected.load(Relaxed),
             gossip_sent: self.gossip_sent.load(Relaxed),
-            requests_received: self.requests_received.load(Relaxed),
-            requests_busy: self.requests_busy.load(Relaxed),
+            gossip_arrived: self.gossip_arrived.load(Relaxed),
+            gossip_bytes: self.gossip_bytes.load(Relaxed),
+            gossip_duplicates: self.gossip_duplicates.load(Relaxed),
+            sync: self.sync.stats(),
+            access: self.access.stats(),
+            pulls: self.pulls.stats(),
             bad_frames: self.bad_frames.load(Relaxed),
             streams_dropped: self.streams_dropped.load(Relaxed),
             bans: self.bans.load(Relaxed),

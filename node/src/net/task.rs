@@ -10,7 +10,9 @@ mod requests;
 
 use std::{
     collections::{HashMap, VecDeque},
+    future::poll_fn,
     sync::{Arc, atomic::AtomicBool},
+    task::Poll,
     time::Duration,
 };
 
@@ -139,7 +141,7 @@ impl Task {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                event = self.swarm.select_next_some() => self.on_event(event),
+                event = next_event(&mut self.swarm, &self.counters) => self.on_event(event),
                 command = self.commands.recv() => match command {
                     Some(command) => self.on_command(command),
                     None => break,
@@ -223,6 +225,19 @@ impl Task {
             _ => {}
         }
     }
+}
+
+/// The swarm's next event; a swarm has no end.
+async fn next_event(swarm: &mut Swarm<Behaviour>, counters: &Counters) -> SwarmEvent<BehaviourEvent> {
+    poll_fn(|cx| match swarm.poll_next_unpin(cx) {
+        Poll::Ready(Some(event)) => Poll::Ready(event),
+        Poll::Ready(None) | Poll::Pending => {
+            // Nothing is on its way from the wire to us.
+            counters.settle_gossip();
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 /// Gives an answer back; a caller that has given up no longer takes it.

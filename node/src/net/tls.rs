@@ -51,6 +51,8 @@ use libp2p::{
 };
 
 const PROTOCOL: &str = "/tls/1.0.0";
+/// The same TLS under a name that only Tributary knows, see [`Config::among_ourselves`].
+const OWN_PROTOCOL: &str = "/tributary/tls/1.0.0";
 const ALPN: &[u8] = b"libp2p";
 /// What one read of the socket may bring, bytes. One per connection; pages of it that were never filled take no memory.
 const READ_BUFFER: usize = 64 << 10;
@@ -88,6 +90,8 @@ pub(super) enum UpgradeError {
 /// How connections are secured, in both directions.
 #[derive(Clone)]
 pub(super) struct Config {
+    /// In the order of preference of the dialling end.
+    names: &'static [&'static str],
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -114,7 +118,14 @@ impl Config {
             .with_cert_resolver(shown);
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.send_tls13_tickets = 0;
-        Ok(Self { server: Arc::new(server), client: Arc::new(client) })
+        let names = &[PROTOCOL, OWN_PROTOCOL];
+        Ok(Self { names, server: Arc::new(server), client: Arc::new(client) })
+    }
+
+    /// For dialling somebody who may be another program: TLS if it is Tributary, and what is offered behind this if not. The TLS
+    /// of peaq's software (py-libp2p) is not met so: it depends on private parts of the Python and OpenSSL it happens to run with.
+    pub(super) fn among_ourselves(identity: &Keypair) -> Result<Self, SetupError> {
+        Ok(Self { names: &[OWN_PROTOCOL], ..Self::new(identity)? })
     }
 }
 
@@ -140,10 +151,10 @@ fn has_aes() -> bool {
 
 impl UpgradeInfo for Config {
     type Info = &'static str;
-    type InfoIter = std::iter::Once<Self::Info>;
+    type InfoIter = std::iter::Copied<std::slice::Iter<'static, Self::Info>>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        std::iter::once(PROTOCOL)
+        self.names.iter().copied()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A closed dataset of this machine as chunks of peaq's: the ciphertexts of the feed, and envelopes made from its records.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use tributary_protocol::{
     dataset::DatasetEntry,
@@ -8,7 +8,7 @@ use tributary_protocol::{
     keytree::ChunkKey,
     peaq::{access::AccessEntry, hexes, parties::Recipient},
     record::ChunkRecord,
-    seal,
+    seal::{self, OpenError},
 };
 use tributary_store::Store;
 use zeroize::Zeroizing;
@@ -18,7 +18,7 @@ use super::{
     own::{OwnDataset, OwnError},
     parties::Parties,
 };
-use crate::machine::Machine;
+use crate::machine::{Machine, PlaintextHashes};
 
 /// Records read at a time.
 const PAGE: usize = 256;
@@ -28,6 +28,7 @@ pub struct DatasetChunks {
     own: OwnDataset,
     parties: Parties,
     places: HashMap<[u8; 32], u32>,
+    plaintext_hashes: Arc<PlaintextHashes>,
 }
 
 impl DatasetChunks {
@@ -56,7 +57,7 @@ impl DatasetChunks {
                 next += 1;
             }
         }
-        Ok(Self { own, parties, places })
+        Ok(Self { own, parties, places, plaintext_hashes: Arc::clone(machine.plaintext_hashes()) })
     }
 
     /// The dataset.
@@ -128,11 +129,15 @@ impl ChunkSource for DatasetChunks {
         let (record, signer) = self.own.record(index.ok_or_else(|| damaged("there is no such chunk".to_owned()))?)?;
         let ciphertext = self.own.store().chunk(&record.hash)?.ok_or(ChunkError::Dropped { index: place })?;
         let key = self.key(&record)?;
-        // The plaintext hash stands nowhere: a record commits to it under the chunk's key.
-        let plaintext = seal::open_unhashed(&record, &key, ciphertext.clone());
-        let plaintext = Zeroizing::new(plaintext.map_err(|error| damaged(error.to_string()))?);
-        let plaintext_hash =
-            seal::verify_plaintext(&record, &key, &plaintext).map_err(|error| damaged(error.to_string()))?;
+        // A record only commits to it, under the chunk's key; the envelope's maker compares it with that.
+        let plaintext_hash = match self.plaintext_hashes.get(&record.hash) {
+            Some(known) => known,
+            None => {
+                let found = plaintext_hash(&record, &key, &ciphertext).map_err(|error| damaged(error.to_string()))?;
+                self.plaintext_hashes.put(record.hash, found);
+                found
+            }
+        };
         let envelope = self.parties.envelope(&record, signer, &key, &plaintext_hash).map_err(ChunkError::Party)?;
         Ok(Chunk { envelope, ciphertext })
     }
@@ -141,6 +146,12 @@ impl ChunkSource for DatasetChunks {
         let bytes: [u8; 32] = hex::decode(chunk_id.strip_prefix("0x")?).ok()?.try_into().ok()?;
         self.places.get(&bytes).map(|index| u64::from(*index))
     }
+}
+
+/// SHA-256 of what a chunk decrypts to, compared with what its machine committed to.
+fn plaintext_hash(record: &ChunkRecord, key: &ChunkKey, ciphertext: &[u8]) -> Result<[u8; 32], OpenError> {
+    let plaintext = Zeroizing::new(seal::open_unhashed(record, key, ciphertext.to_vec())?);
+    seal::verify_plaintext(record, key, &plaintext)
 }
 
 impl From<OwnError> for ChunkError {

@@ -29,10 +29,10 @@ use crate::{
 const CONNECT_TIME: Duration = Duration::from_secs(30);
 /// How long a seller may be silent, as in peaq's SDK.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Bytes read at a time.
-const READ: usize = 128 << 10;
-/// Reads that may wait for the thread that checks them.
-const READS: usize = 8;
+/// Most bytes read at a time: as many as a stream has in one piece.
+const READ: usize = 64 << 10;
+/// Reads that may wait for the thread that checks them: two chunks of the usual size.
+const READS: usize = 12;
 
 /// What is received.
 pub struct Order {
@@ -130,8 +130,11 @@ pub async fn receive_from(
 
     let receiver = Receiver::new(access, key);
     let (pieces, taken) = mpsc::channel(READS);
-    let checker = tokio::task::spawn_blocking(move || check(receiver, taken, file, trusted.as_ref(), &progress));
-    let fed = feed(&mut stream, pieces).await;
+    // Room for all there are: those that wait, one that is being read into and one that is being checked.
+    let (spent, empty) = mpsc::channel(READS + 2);
+    let incoming = Incoming { pieces: taken, spent };
+    let checker = tokio::task::spawn_blocking(move || check(receiver, incoming, file, trusted.as_ref(), &progress));
+    let fed = feed(&mut stream, pieces, empty).await;
     let checked = checker.await.map_err(|_| Failure::Ended)?;
     // Closing tells the seller that everything was read, or that nothing more will be.
     let _ = timeout(Duration::from_secs(5), stream.close()).await;
@@ -142,20 +145,32 @@ pub async fn receive_from(
     }
 }
 
+/// Bytes that were read: the beginning of a buffer of [`READ`] bytes.
+struct Piece {
+    buffer: Vec<u8>,
+    len: usize,
+}
+
+/// The end of the thread that checks: what is read, and where buffers go back to.
+struct Incoming {
+    pieces: mpsc::Receiver<Piece>,
+    spent: mpsc::Sender<Vec<u8>>,
+}
+
 /// Reads until the seller ends, or nobody wants more.
-async fn feed(stream: &mut (impl AsyncRead + Unpin), pieces: mpsc::Sender<Vec<u8>>) -> Result<(), Failure> {
+async fn feed(
+    stream: &mut (impl AsyncRead + Unpin),
+    pieces: mpsc::Sender<Piece>,
+    mut empty: mpsc::Receiver<Vec<u8>>,
+) -> Result<(), Failure> {
     loop {
-        let mut piece = vec![0; READ];
+        let mut buffer = empty.try_recv().unwrap_or_else(|_| vec![0; READ]);
         let read = tokio::select! {
             () = pieces.closed() => return Ok(()),
-            read = timeout(SILENCE, stream.read(&mut piece)) => read,
+            read = timeout(SILENCE, stream.read(&mut buffer)) => read,
         };
-        let read = read.map_err(|_| Failure::Silent)?.map_err(Failure::Broken)?;
-        if read == 0 {
-            return Ok(());
-        }
-        piece.truncate(read);
-        if pieces.send(piece).await.is_err() {
+        let len = read.map_err(|_| Failure::Silent)?.map_err(Failure::Broken)?;
+        if len == 0 || pieces.send(Piece { buffer, len }).await.is_err() {
             return Ok(());
         }
     }
@@ -164,18 +179,18 @@ async fn feed(stream: &mut (impl AsyncRead + Unpin), pieces: mpsc::Sender<Vec<u8
 /// Checks, decrypts and writes what is read.
 fn check(
     mut receiver: Receiver,
-    mut pieces: mpsc::Receiver<Vec<u8>>,
+    Incoming { mut pieces, spent }: Incoming,
     mut file: AtomicFile,
     trusted: Option<&FeedPublicKey>,
     progress: &impl Fn(u64, u64),
 ) -> Result<Receipt, Failure> {
     let mut total_bytes = 0;
-    while let Some(piece) = pieces.blocking_recv() {
-        let mut input = piece.as_slice();
+    while let Some(Piece { buffer, len }) = pieces.blocking_recv() {
+        let mut input = buffer.get(..len).unwrap_or_default();
         while let Some(received) = receiver.advance(&mut input)? {
             match received {
                 Received::Chunk { plaintext, .. } => {
-                    file.write_all(&plaintext).map_err(Failure::File)?;
+                    file.write_all(plaintext).map_err(Failure::File)?;
                     total_bytes += plaintext.len() as u64;
                     progress(receiver.received(), receiver.bought());
                 }
@@ -186,6 +201,8 @@ fn check(
                 }
             }
         }
+        // Nobody reads any more where this fails.
+        let _ = spent.try_send(buffer);
     }
     receiver.finish()?;
     Err(Failure::Ended)

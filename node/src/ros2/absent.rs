@@ -52,7 +52,6 @@ impl Ros2 {
     }
 
     /// Waits until ROS itself was shut down in this process.
-    #[must_use]
     pub fn ended(&self) -> std::future::Pending<()> {
         match *self {}
     }

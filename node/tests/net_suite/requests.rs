@@ -89,7 +89,7 @@ async fn a_full_queue_answers_busy_and_loses_nothing() {
         request.responder.send(b"done".to_vec()).await.unwrap();
         assert_eq!(soon("done", asked.join_next()).await.unwrap().unwrap().unwrap(), b"done");
     }
-    assert_eq!((b.client.stats().requests_received, b.client.stats().requests_busy), (2, 18));
+    assert_eq!((b.client.stats().sync.received, b.client.stats().sync.busy), (2, 18));
 }
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 //! The input is cut at fixed offsets; each piece is encrypted under a key of its own, linked to the chunk before by
 //! `chunkId`, and the text of its ciphertext hash is signed. One chunk is held in memory at a time, whatever the input's size.
 
-use chacha20poly1305::{KeyInit, XChaCha20Poly1305, aead::Aead};
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -14,7 +13,7 @@ use super::{
     hexes,
     parties::{Recipients, SignerInfo},
 };
-use crate::keys::FeedKey;
+use crate::{keys::FeedKey, sha256, xchacha};
 
 /// Largest chunk that is built here, in bytes; one chunk and its ciphertext are in memory.
 pub const MAX_CHUNK_SIZE: usize = 64 * 1024 * 1024;
@@ -105,15 +104,13 @@ pub fn seal_chunk(
     signer: &ChunkSigner<'_>,
     rng: &mut impl CryptoRng,
 ) -> Result<SealedChunk, StreamError> {
-    let ciphertext = XChaCha20Poly1305::new((&*secrets.key).into())
-        .encrypt((&secrets.nonce).into(), plaintext)
-        .map_err(|_| StreamError::Encrypt)?;
-    let encrypted_data_hash = hexes::sha256(&ciphertext);
+    let ciphertext = xchacha::encrypt(&secrets.key, &secrets.nonce, plaintext).map_err(|_| StreamError::Encrypt)?;
+    let (plaintext_hash, encrypted_data_hash) = sha256::digest_both(plaintext, &ciphertext);
     let parts = SealedParts {
         index,
         previous_chunk_id,
         encrypted_data_hash,
-        plaintext_hash: hexes::sha256(plaintext),
+        plaintext_hash,
         nonce: secrets.nonce,
         signature: signer.key.sign_v1_hash(&encrypted_data_hash),
         storage_ref: None,

@@ -1,6 +1,5 @@
 //! Opening one chunk with the private key of one of its recipients.
 
-use chacha20poly1305::{KeyInit, XChaCha20Poly1305, aead::Aead};
 use zeroize::Zeroizing;
 
 use super::{
@@ -9,6 +8,7 @@ use super::{
     hexes,
     sealed_box::BoxSecretKey,
 };
+use crate::xchacha;
 
 /// The chunk key in `entry`, opened with the recipient's private key and compared with the envelope's commitment.
 ///
@@ -47,14 +47,28 @@ pub fn open_chunk_key(
 /// # Errors
 /// The nonce is not hex or not 24 bytes; the ciphertext does not decrypt; the plaintext is not the one the envelope names.
 pub fn decrypt_with_key(envelope: &Envelope, key: &[u8; 32], ciphertext: &[u8]) -> Result<Vec<u8>, StreamError> {
+    let mut plaintext = Vec::new();
+    decrypt_unhashed(envelope, key, ciphertext, &mut plaintext)?;
+    check_plaintext(envelope, &hexes::sha256(&plaintext))?;
+    Ok(plaintext)
+}
+
+/// Decrypts a chunk over `plaintext`, whose hash is still to be compared: [`check_plaintext`]. After an error it is empty.
+pub(super) fn decrypt_unhashed(
+    envelope: &Envelope,
+    key: &[u8; 32],
+    ciphertext: &[u8],
+    plaintext: &mut Vec<u8>,
+) -> Result<(), StreamError> {
+    plaintext.clear();
     let nonce = hexes::decode(&envelope.encryption.nonce, "nonce")?;
     let nonce: [u8; 24] = nonce.try_into().map_err(|bytes: Vec<u8>| StreamError::NonceLength { found: bytes.len() })?;
-    let plaintext =
-        XChaCha20Poly1305::new(key.into()).decrypt((&nonce).into(), ciphertext).map_err(|_| StreamError::Decrypt)?;
-    if hexes::sha256_text(&plaintext) != envelope.plaintext_hash {
-        return Err(StreamError::PlaintextHash);
-    }
-    Ok(plaintext)
+    xchacha::decrypt_into(key, &nonce, ciphertext, plaintext).map_err(|_| StreamError::Decrypt)
+}
+
+/// Whether a plaintext is the one the envelope names.
+pub(super) fn check_plaintext(envelope: &Envelope, sha256: &[u8; 32]) -> Result<(), StreamError> {
+    if hexes::hash_text(sha256) == envelope.plaintext_hash { Ok(()) } else { Err(StreamError::PlaintextHash) }
 }
 
 /// The plaintext of a chunk, for the holder of the private key that `entry` is sealed for.

@@ -15,13 +15,13 @@ use super::{
     StreamError,
     access::AccessEntry,
     chain::chunk_id,
-    decrypt::{decrypt_with_key, open_chunk_key},
+    decrypt::{check_plaintext, decrypt_unhashed, open_chunk_key},
     frame::{ChunkFrame, Frame, FrameCode, FrameError, MAX_FRAME_BYTES, PublicCode, lenient, lines::Lines},
     hexes,
     sealed_box::BoxSecretKey,
     verify::{ChainReport, is_named, signing_key},
 };
-use crate::keys::FeedPublicKey;
+use crate::{keys::FeedPublicKey, sha256};
 
 /// Why a delivery failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -149,15 +149,26 @@ impl ReceiveError {
 
 /// What came of the bytes so far.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Received {
+pub enum Received<'a> {
     /// The next chunk's plaintext.
     Chunk {
         /// Its index; they come as 0, 1, 2 and so on.
         index: u64,
-        /// Decrypted, and what the envelope names.
-        plaintext: Vec<u8>,
+        /// Decrypted, and what the envelope names. The next chunk takes its place.
+        plaintext: &'a [u8],
     },
     /// Everything came and the chain is consistent. Whatever follows is ignored.
+    Complete(ChainReport),
+}
+
+/// What came of a frame.
+enum Step {
+    /// The plaintext may be handed out.
+    Chunk {
+        index: u64,
+    },
+    /// The chunk is good, but one before it has broken the chain.
+    Withheld,
     Complete(ChainReport),
 }
 
@@ -172,8 +183,9 @@ pub struct Receiver {
     keys: HashMap<String, Key>,
     private: BoxSecretKey,
     lines: Lines,
-    /// Reused from chunk to chunk.
+    /// Both are reused from chunk to chunk.
     ciphertext: Vec<u8>,
+    plaintext: Vec<u8>,
     received: u64,
     /// At most as many as there are keys.
     indices: HashSet<u64>,
@@ -199,6 +211,7 @@ impl Receiver {
             private,
             lines,
             ciphertext: Vec::new(),
+            plaintext: Vec::new(),
             received: 0,
             indices: HashSet::new(),
             previous: None,
@@ -214,7 +227,7 @@ impl Receiver {
     ///
     /// # Errors
     /// The first check that fails.
-    pub fn advance(&mut self, input: &mut &[u8]) -> Result<Option<Received>, ReceiveError> {
+    pub fn advance(&mut self, input: &mut &[u8]) -> Result<Option<Received<'_>>, ReceiveError> {
         while !self.complete {
             // The line is lent by `self.lines` while the rest of `self` works on it.
             let mut lines = std::mem::take(&mut self.lines);
@@ -228,8 +241,11 @@ impl Receiver {
             self.lines = lines;
             match step? {
                 None => return Ok(None),
-                Some(Some(received)) => return Ok(Some(received)),
-                Some(None) => {}
+                Some(Step::Chunk { index }) => {
+                    return Ok(Some(Received::Chunk { index, plaintext: &self.plaintext }));
+                }
+                Some(Step::Complete(report)) => return Ok(Some(Received::Complete(report))),
+                Some(Step::Withheld) => {}
             }
         }
         *input = &[];
@@ -260,16 +276,16 @@ impl Receiver {
         self.received
     }
 
-    fn frame(&mut self, frame: Frame<'_>) -> Result<Option<Received>, ReceiveError> {
+    fn frame(&mut self, frame: Frame<'_>) -> Result<Step, ReceiveError> {
         match frame {
             Frame::Chunk(chunk) => self.chunk(chunk),
-            Frame::Complete { total_chunks } => self.end(&total_chunks).map(Some),
+            Frame::Complete { total_chunks } => self.end(&total_chunks).map(Step::Complete),
             Frame::Error(error) => Err(ReceiveError::Aborted(FrameCode::from_text(&error.code))),
             Frame::Handshake(_) => Err(ReceiveError::Unexpected),
         }
     }
 
-    fn chunk(&mut self, frame: ChunkFrame<'_>) -> Result<Option<Received>, ReceiveError> {
+    fn chunk(&mut self, frame: ChunkFrame<'_>) -> Result<Step, ReceiveError> {
         let ChunkFrame { chunk_id: id, index, envelope, ciphertext_b64 } = frame;
         if id != envelope.chunk_id || index != envelope.index {
             return Err(ReceiveError::Disagrees { index });
@@ -279,7 +295,10 @@ impl Receiver {
             return Err(ReceiveError::Duplicate { index });
         }
         lenient::decode(&ciphertext_b64, &mut self.ciphertext)?;
-        let hash = hexes::sha256(&self.ciphertext);
+        // Before its turn, because both hashes together take less time than one after the other; judged in its turn.
+        let opened = open_chunk_key(&envelope, &key.wrapped_hex, &self.private)
+            .and_then(|key| decrypt_unhashed(&envelope, &key, &self.ciphertext, &mut self.plaintext));
+        let (hash, plaintext_hash) = sha256::digest_both(&self.ciphertext, &self.plaintext);
         if hexes::hash_text(&hash) != envelope.encrypted_data_hash {
             return Err(ReceiveError::CiphertextHash { index });
         }
@@ -287,8 +306,8 @@ impl Receiver {
         if envelope.previous_chunk_id != self.previous {
             return Err(ReceiveError::Linking { index });
         }
-        let plaintext = open_chunk_key(&envelope, &key.wrapped_hex, &self.private)
-            .and_then(|key| decrypt_with_key(&envelope, &key, &self.ciphertext))
+        opened
+            .and_then(|()| check_plaintext(&envelope, &plaintext_hash))
             .map_err(|source| ReceiveError::Decryption { index, source })?;
 
         key.used = true;
@@ -308,10 +327,10 @@ impl Receiver {
         }
         self.previous = Some(id);
         self.received += 1;
-        Ok(self.broken.is_none().then_some(Received::Chunk { index, plaintext }))
+        Ok(if self.broken.is_none() { Step::Chunk { index } } else { Step::Withheld })
     }
 
-    fn end(&mut self, total: &serde_json::Value) -> Result<Received, ReceiveError> {
+    fn end(&mut self, total: &serde_json::Value) -> Result<ChainReport, ReceiveError> {
         let received = self.received;
         let bought = self.bought();
         // Python compares numbers by value, so 3.0 is 3.
@@ -332,11 +351,7 @@ impl Receiver {
             return Err(ReceiveError::Chain { index: 0 });
         }
         self.complete = true;
-        Ok(Received::Complete(ChainReport {
-            total_chunks: received,
-            signer: self.signer,
-            machine_did: self.machine_did.take(),
-        }))
+        Ok(ChainReport { total_chunks: received, signer: self.signer, machine_did: self.machine_did.take() })
     }
 }
 

@@ -4,7 +4,11 @@
 //! `k1 = HSalsa20(X25519(ephemeral, recipient), 0)` is the key of XSalsa20-Poly1305 and
 //! `BLAKE2b-192(ephemeral public || recipient public)` its nonce; the first 32 bytes of the key stream are the Poly1305 key.
 //! The sender stays anonymous: a sealed box says nothing about who made it.
+//!
+//! X25519 is nearly all of the time and AWS-LC's, which has it in assembly. It gives no shared secret that is all zero, so
+//! low-order points are refused by it.
 
+use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use blake2::{Blake2b, Digest, digest::consts::U24};
 use poly1305::{Poly1305, universal_hash::KeyInit};
 use rand_core::CryptoRng;
@@ -14,7 +18,6 @@ use salsa20::{
     hsalsa,
 };
 use subtle::ConstantTimeEq;
-use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};
 use zeroize::Zeroizing;
 
 use super::{StreamError, hexes};
@@ -36,8 +39,10 @@ impl BoxPublicKey {
     /// [`StreamError::WeakPublicKey`] for a low-order point.
     pub fn from_bytes(bytes: [u8; 32], field: &'static str) -> Result<Self, StreamError> {
         // Clamped scalars are multiples of the cofactor: any of them takes every low-order point to zero, and only those.
-        let probe = StaticSecret::from([1; 32]).diffie_hellman(&PublicKey::from(bytes));
-        if probe.was_contributory() { Ok(Self(bytes)) } else { Err(StreamError::WeakPublicKey { field }) }
+        match with_shared(&private_key(&[1; 32]), &bytes, |_| ()) {
+            Some(()) => Ok(Self(bytes)),
+            None => Err(StreamError::WeakPublicKey { field }),
+        }
     }
 
     /// Reads hex text; `field` names the value in the error.
@@ -64,18 +69,18 @@ impl BoxPublicKey {
     pub fn seal(&self, message: &[u8], rng: &mut impl CryptoRng) -> Result<Vec<u8>, StreamError> {
         let mut scalar = Zeroizing::new([0; 32]);
         rng.fill_bytes(scalar.as_mut_slice());
-        let ephemeral = StaticSecret::from(*scalar);
-        let ephemeral_public = PublicKey::from(&ephemeral);
-        let shared = ephemeral.diffie_hellman(&PublicKey::from(self.0));
-        let (mut cipher, poly) = secret_box(&shared, ephemeral_public.as_bytes(), &self.0)
-            .ok_or(StreamError::WeakPublicKey { field: "public_key_hex" })?;
+        let ephemeral = private_key(&scalar);
+        let ephemeral_public = public_key(&ephemeral);
+        let (mut cipher, poly) =
+            with_shared(&ephemeral, &self.0, |shared| secret_box(shared, &ephemeral_public, &self.0))
+                .ok_or(StreamError::WeakPublicKey { field: "public_key_hex" })?;
 
         let mut out = vec![0; OVERHEAD + message.len()];
         let (head, body) = out.split_at_mut(OVERHEAD);
         body.copy_from_slice(message);
         cipher.apply_keystream(body);
         let tag = poly.compute_unpadded(body);
-        head[..EPHEMERAL].copy_from_slice(ephemeral_public.as_bytes());
+        head[..EPHEMERAL].copy_from_slice(&ephemeral_public);
         head[EPHEMERAL..].copy_from_slice(&tag);
         Ok(out)
     }
@@ -83,7 +88,7 @@ impl BoxPublicKey {
 
 /// An X25519 private key and its public key. Wiped when dropped, never printed.
 pub struct BoxSecretKey {
-    secret: StaticSecret,
+    secret: PrivateKey,
     public: [u8; 32],
 }
 
@@ -91,8 +96,8 @@ impl BoxSecretKey {
     /// Takes the 32 bytes as a private key.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; 32]) -> Self {
-        let secret = StaticSecret::from(*bytes);
-        let public = PublicKey::from(&secret).to_bytes();
+        let secret = private_key(bytes);
+        let public = public_key(&secret);
         Self { secret, public }
     }
 
@@ -121,8 +126,8 @@ impl BoxSecretKey {
     pub fn open(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (ephemeral, rest) = sealed.split_first_chunk::<EPHEMERAL>()?;
         let (tag, body) = rest.split_first_chunk::<16>()?;
-        let shared = self.secret.diffie_hellman(&PublicKey::from(*ephemeral));
-        let (mut cipher, poly) = secret_box(&shared, ephemeral, &self.public)?;
+        let (mut cipher, poly) =
+            with_shared(&self.secret, ephemeral, |shared| secret_box(shared, ephemeral, &self.public))?;
         if !bool::from(poly.compute_unpadded(body).as_slice().ct_eq(tag)) {
             return None;
         }
@@ -138,17 +143,30 @@ impl From<&EncryptionKey> for BoxSecretKey {
     }
 }
 
-/// XSalsa20 standing behind its Poly1305 key, and the authenticator with that key; `None` for an all-zero shared secret.
-fn secret_box(shared: &SharedSecret, ephemeral: &[u8; 32], recipient: &[u8; 32]) -> Option<(XSalsa20, Poly1305)> {
-    if !shared.was_contributory() {
-        return None;
-    }
-    let key: Zeroizing<[u8; 32]> = Zeroizing::new(hsalsa::<U10>(shared.as_bytes().into(), &[0; 16].into()).into());
+/// The private key of 32 bytes, which X25519 clamps when it uses them. AWS-LC wipes it when it is dropped.
+fn private_key(bytes: &[u8; 32]) -> PrivateKey {
+    PrivateKey::from_private_key(&X25519, bytes).expect("any 32 bytes are a private key")
+}
+
+fn public_key(private: &PrivateKey) -> [u8; 32] {
+    let public = private.compute_public_key().expect("every private key has a public one");
+    public.as_ref().try_into().expect("32 bytes")
+}
+
+/// What `take` makes of the shared secret, which is wiped then; `None` if it is all zero.
+fn with_shared<T>(private: &PrivateKey, public: &[u8; 32], take: impl FnOnce(&[u8; 32]) -> T) -> Option<T> {
+    let public = UnparsedPublicKey::new(&X25519, public);
+    agree(private, public, (), |shared| shared.try_into().map(take).map_err(|_| ())).ok()
+}
+
+/// XSalsa20 standing behind its Poly1305 key, and the authenticator with that key.
+fn secret_box(shared: &[u8; 32], ephemeral: &[u8; 32], recipient: &[u8; 32]) -> (XSalsa20, Poly1305) {
+    let key: Zeroizing<[u8; 32]> = Zeroizing::new(hsalsa::<U10>(shared.into(), &[0; 16].into()).into());
     let nonce = Blake2b::<U24>::new().chain_update(ephemeral).chain_update(recipient).finalize();
     let mut cipher = XSalsa20::new((&*key).into(), &nonce);
     let mut poly_key = Zeroizing::new([0; 32]);
     cipher.apply_keystream(poly_key.as_mut_slice());
-    Some((cipher, Poly1305::new((&*poly_key).into())))
+    (cipher, Poly1305::new((&*poly_key).into()))
 }
 
 #[cfg(test)]

@@ -31,22 +31,9 @@ network: { listen: [/ip4/127.0.0.1/tcp/0] }
 const WAIT: Duration = Duration::from_millis(20);
 const ATTEMPTS: usize = 1500;
 
-/// The program: as told, or built like this bench.
+/// The program: as told, or the one of the tests, which Cargo has built with this bench from the program's source.
 pub(crate) fn program() -> PathBuf {
-    if let Some(path) = std::env::var_os("TRIBUTARY_BIN") {
-        return path.into();
-    }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--release", "--package", "tributary", "--bin", "tributary"]);
-    if cfg!(feature = "ros2") {
-        build.args(["--features", "ros2"]);
-    }
-    let built = build.status();
-    assert!(built.unwrap().success(), "the program does not build");
-    // This bench is `<target>/release/deps/end_to_end-<hash>`.
-    let bench = std::env::current_exe().unwrap();
-    bench.parent().and_then(Path::parent).unwrap().join("tributary")
+    std::env::var_os("TRIBUTARY_BIN").map_or_else(|| env!("CARGO_BIN_EXE_tributary-under-test").into(), PathBuf::from)
 }
 
 /// A running node; killed when it is dropped.

@@ -10,12 +10,12 @@ use tributary_protocol::{
     entry::{EntryBody, SignedEntry},
     ids::{DatasetId, Hash, StreamId},
     keys::FeedKey,
-    record::{Content, ContentEncoding, MAX_PLAINTEXT_LEN},
+    record::{ContentEncoding, MAX_PLAINTEXT_LEN},
     seal::{SealInput, seal},
 };
 
 use super::{LaneError, slices::Slice};
-use crate::machine::{epochs::Epochs, log_writer::LogWriter};
+use crate::machine::{epochs::Epochs, log_writer::LogWriter, plaintext_hashes::PlaintextHashes};
 
 /// zstd level: 3 is its default and keeps up with a camera on one core.
 const ZSTD_LEVEL: i32 = 3;
@@ -45,6 +45,7 @@ pub(crate) struct Sealer {
     writer: LogWriter,
     epochs: Epochs,
     encoding: ContentEncoding,
+    plaintext_hashes: Arc<PlaintextHashes>,
     dataset: Option<OpenDataset>,
 }
 
@@ -54,10 +55,10 @@ impl Sealer {
         feed: Arc<FeedKey>,
         writer: LogWriter,
         epochs: Epochs,
-        content: Content,
-        zstd: bool,
+        encoding: ContentEncoding,
+        plaintext_hashes: Arc<PlaintextHashes>,
     ) -> Self {
-        Self { stream, feed, writer, epochs, encoding: ContentEncoding { content, zstd }, dataset: None }
+        Self { stream, feed, writer, epochs, encoding, plaintext_hashes, dataset: None }
     }
 
     /// The dataset that new chunks go to, if one is open.
@@ -120,6 +121,10 @@ impl Sealer {
             open.builder.push(seq, &record).map_err(|error| LaneError::Seal(error.to_string()))?;
         }
         let (hash, packages) = (record.hash, record.package_count);
+        // peaq's tools do not undo compression, so nobody will ask.
+        if !encoding.zstd {
+            self.plaintext_hashes.put(hash, sealed.plaintext_sha256);
+        }
         let entry = self.writer.sign(now_ms, EntryBody::Chunk(record))?;
         Ok(SealedChunk { entry: Arc::new(entry), body: sealed.ciphertext.into(), hash, dataset, index, packages })
     }

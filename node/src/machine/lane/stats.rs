@@ -1,11 +1,16 @@
 //! What a lane counts: nothing may get lost without a number that says so.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 
 use serde::{Deserialize, Serialize};
+
+use crate::durations::{Durations, DurationsReport};
 
 /// Counters of one lane, shared with whoever shows them.
 #[derive(Debug, Default)]
@@ -20,6 +25,7 @@ pub(crate) struct LaneStats {
     chunks: AtomicU64,
     bytes_sealed: AtomicU64,
     datasets: AtomicU64,
+    commits: Durations,
     trouble: Mutex<Trouble>,
 }
 
@@ -91,6 +97,16 @@ impl LaneStats {
 
     pub(crate) fn announced(&self, packages: u64) {
         self.announced_packages.fetch_add(packages, Relaxed);
+    }
+
+    /// A batch of chunks is on the disk that was offered to the store at `since`.
+    pub(crate) fn committed(&self, since: Instant) {
+        self.commits.since(since);
+    }
+
+    /// How long batches of chunks took to the disk, waits for room included.
+    pub(crate) fn commits(&self) -> DurationsReport {
+        self.commits.report()
     }
 
     pub(crate) fn dataset_closed(&self) {

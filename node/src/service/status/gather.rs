@@ -9,15 +9,15 @@ use tributary_protocol::{
 use tributary_store::Store;
 
 use super::{
-    super::Node, FaultyPublisher, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus, NodeStatus,
-    OwnLogStatus, PeerStatus, RefusedTopic, Ros2Status, ServedStatus, SourceReport, SourceState, StoreStatus,
-    StreamStatus, SubscriptionState, SubscriptionStatus, Warning, WarningCode,
+    super::Node, AccessStatus, FaultyPublisher, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus,
+    NodeStatus, OwnLogStatus, PeerStatus, ProcessStatus, RefusedTopic, Ros2Status, ServedStatus, SourceReport,
+    SourceState, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus, TrafficStatus, Warning, WarningCode,
 };
 use crate::{
     buyer::FeedStatus,
-    config::{Policy, Role, show_duration},
+    config::{Mode, Policy, Role, show_duration},
     machine::{Machine, MachineError, StreamReport, stored_bindings},
-    net::{PeerInfo, Transport},
+    net::PeerInfo,
 };
 
 /// A binding that ends sooner is warned about.
@@ -54,20 +54,28 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
         links: links.iter().map(ToString::to_string).collect(),
         peers: peers.into_iter().map(peer_status).collect(),
         inbound: inbound_status(node),
+        traffic: TrafficStatus::new(&inner.net.stats(), inner.sync.status()),
+        binding_expires_ms: None,
         incarnation: inner.machine.as_ref().map(|machine| machine.incarnation()),
         streams: Vec::new(),
         logs: Vec::new(),
         ros2: inner.ros2.as_ref().map(|ros2| ros2.status()),
         outbox: inner.outbox.as_ref().map(|outbox| outbox.status()),
         pending_requests: 0,
+        access: inner.access.status(),
         hooks: inner.access.hooks(),
         followed: feeds.into_iter().map(|feed| followed_status(feed, now_ms)).collect(),
         subscriptions: Vec::new(),
         store: StoreStatus::default(),
+        process: ProcessStatus::default(),
         served: pulls.map_or_else(ServedStatus::default, |stats| ServedStatus {
             transfers: stats.completed,
+            active: u64::try_from(stats.active).unwrap_or(u64::MAX),
+            limit: inner.config.network.limits.pulls,
             busy: stats.busy,
+            dropped: stats.dropped,
             failed: stats.failed,
+            malformed: stats.malformed,
             chunks: stats.chunks,
             bytes: stats.bytes,
         }),
@@ -88,6 +96,7 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
     let (machine, store, access) = (inner.machine.clone(), inner.store.clone(), inner.access.clone());
     let read = tokio::task::spawn_blocking(move || {
         let mut status = status;
+        status.process = ProcessStatus::now();
         status.pending_requests = u64::try_from(access.pending()).unwrap_or(u64::MAX);
         read_store(&mut status, machine.as_deref(), &store, now_ms);
         status
@@ -120,6 +129,12 @@ fn read_store(status: &mut NodeStatus, machine: Option<&Machine>, store: &Store,
         chunks: stats.chunks,
         chunk_bytes: stats.chunk_bytes,
         entries: stats.entries,
+        rows: stats.rows,
+        tombstones: stats.tombstones,
+        evidence: stats.evidence,
+        segments: stats.segments,
+        queued_batches: stats.queued_batches,
+        index_bytes: stats.index_bytes,
         used_bytes: stats.used_bytes,
         quota_bytes: stats.quota_bytes,
         free_bytes: stats.free_bytes,
@@ -139,7 +154,8 @@ fn read_store(status: &mut NodeStatus, machine: Option<&Machine>, store: &Store,
     }
     match stored_bindings(store, &machine.did()) {
         Ok(bindings) => {
-            let expires_ms = bindings.last().map_or(0, |signed| signed.binding().expires_ms);
+            status.binding_expires_ms = bindings.last().map(|signed| signed.binding().expires_ms);
+            let expires_ms = status.binding_expires_ms.unwrap_or(0);
             if now_ms.saturating_add(BINDING_WARNS_MS) >= expires_ms {
                 let left = show_duration(Duration::from_secs(expires_ms.saturating_sub(now_ms) / 1000));
                 let message = format!("the machine's key binding ends in {left}; renew it with `tributary key bind`");
@@ -163,9 +179,14 @@ fn read_store(status: &mut NodeStatus, machine: Option<&Machine>, store: &Store,
             }
             let policy =
                 |id: StreamId| machine.stream_config(&id).map_or("", |config| policy_name(&config.access.policy));
+            let queue_limit = |id: StreamId| {
+                let messages = machine.stream_config(&id).filter(|config| config.mode != Mode::File);
+                messages.map_or(0, |config| u64::from(config.queue.messages))
+            };
             status.streams = streams
                 .into_iter()
                 .map(|stream| StreamStatus {
+                    queue_limit: queue_limit(stream.stream),
                     policy: policy(stream.stream).to_owned(),
                     name: stream.name,
                     stream: stream.stream,
@@ -255,17 +276,21 @@ fn incomplete(node: &Node, now_ms: u64, reason: &str) -> NodeStatus {
         links: Vec::new(),
         peers: Vec::new(),
         inbound: inbound_status(node),
+        traffic: TrafficStatus::default(),
         incarnation: None,
+        binding_expires_ms: None,
         streams: Vec::new(),
         logs: Vec::new(),
         ros2: None,
         outbox: None,
         pending_requests: 0,
+        access: AccessStatus::default(),
         hooks: HookStatus::default(),
         followed: Vec::new(),
         subscriptions: Vec::new(),
         store: StoreStatus::default(),
         served: ServedStatus::default(),
+        process: ProcessStatus::default(),
         warnings: vec![Warning { code: WarningCode::StatusIncomplete, message: reason.to_owned() }],
     }
 }
@@ -278,20 +303,18 @@ fn inbound_status(node: &Node) -> InboundStatus {
         refused_per_address: stats.refused_per_address,
         connections_per_address: limits.connections_per_address,
         handshakes_per_address: limits.handshakes_per_address,
+        limit: limits.connections,
     }
 }
 
 fn peer_status(info: PeerInfo) -> PeerStatus {
-    let transport = match info.transport {
-        Transport::Tcp => "tcp",
-        Transport::Quic => "quic",
-        Transport::Other => "other",
-    };
     PeerStatus {
         peer: info.peer.to_string(),
         addr: info.addr.to_string(),
         agent: info.agent,
-        transport: transport.to_owned(),
+        transport: info.transport.name().to_owned(),
+        path: if info.direct { "direct" } else { "relayed" }.to_owned(),
+        connections: u64::try_from(info.connections).unwrap_or(u64::MAX),
         inbound: info.inbound,
         rtt_ms: info.rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
         score: info.score,
@@ -313,6 +336,8 @@ fn followed_status(feed: FeedStatus, now_ms: u64) -> FollowedStatus {
         binding_serial: feed.binding_serial,
         stale_binding: feed.stale_binding,
         equivocations: feed.equivocations,
+        noise: feed.noise,
+        flagged: feed.flagged,
         logs: feed.logs.into_iter().map(log).collect(),
     }
 }

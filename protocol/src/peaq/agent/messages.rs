@@ -2,12 +2,13 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::Engine;
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_CHUNKS, MAX_REQUEST_BYTES, frames::framed};
 use crate::peaq::{
     ascii_json,
+    base64_engine::BASE64,
     envelope::Envelope,
     frame::{ENCODING, PROTOCOL, sorted_envelope},
 };
@@ -129,7 +130,7 @@ impl ChunkRequest {
     pub fn data(&self, chunk_id: &str, offset: u64, data: &[u8]) -> Vec<u8> {
         framed(&ascii_json::compact(&Data {
             chunk_id,
-            data_base64: &STANDARD.encode(data),
+            data_base64: &BASE64.encode(data),
             delivery_session_id: &self.delivery_session_id,
             offset,
             request_id: &self.request_id,

@@ -1,11 +1,12 @@
 //! Frames into lines, keys sorted at every level.
 
-use base64::{Engine, encoded_len, engine::general_purpose::STANDARD};
+use base64::{Engine, encoded_len};
 use serde::Serialize;
 
 use super::{ErrorFrame, Frame, Handshake, MAX_FRAME_BYTES};
 use crate::peaq::{
     ascii_json,
+    base64_engine::BASE64,
     envelope::{Encryption, Envelope, RecipientEntry, Signature},
 };
 
@@ -40,7 +41,7 @@ pub fn encode_chunk(envelope: &Envelope, ciphertext: &[u8], line: &mut Vec<u8>) 
     write_chunk(line, &envelope.chunk_id, envelope.index, envelope, |line| {
         let start = line.len();
         line.resize(start + base64_len(ciphertext.len()), 0);
-        STANDARD.encode_slice(ciphertext, &mut line[start..]).expect("the room was made for exactly this text");
+        BASE64.encode_slice(ciphertext, &mut line[start..]).expect("the room was made for exactly this text");
     });
 }
 

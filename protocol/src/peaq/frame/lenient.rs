@@ -2,17 +2,20 @@
 //!
 //! What decodes here is judged by its hash alone, so several spellings of one ciphertext do no harm.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{Engine, decoded_len_estimate};
 
 use super::FrameError;
+use crate::peaq::base64_engine::BASE64;
 
 /// Decodes `text` into `out`, whose content is replaced.
 ///
 /// # Errors
 /// [`FrameError::Malformed`]: text outside ASCII, one digit left over, or padding that is missing.
 pub fn decode(text: &str, out: &mut Vec<u8>) -> Result<(), FrameError> {
-    out.clear();
-    if STANDARD.decode_vec(text, out).is_ok() {
+    // Room that is there already is not wiped first.
+    out.resize(decoded_len_estimate(text.len()), 0);
+    if let Ok(len) = BASE64.decode_slice(text, out) {
+        out.truncate(len);
         return Ok(());
     }
     out.clear();

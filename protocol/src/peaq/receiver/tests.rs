@@ -70,7 +70,7 @@ fn a_chain_that_is_broken_only_as_a_whole_hands_out_nothing_from_there_on() {
     let mut receiver = Receiver::new(access.clone(), BoxSecretKey::from_bytes(&BUYER));
     let mut input = bytes.as_slice();
     let first = receiver.advance(&mut input);
-    assert_eq!(first, Ok(Some(Received::Chunk { index: 0, plaintext: b"ab".to_vec() })));
+    assert_eq!(first, Ok(Some(Received::Chunk { index: 0, plaintext: b"ab" })));
     assert_eq!(receiver.advance(&mut input), Err(ReceiveError::Chain { index: 2 }));
     assert_eq!(receiver.received(), 3);
 

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 const TURN: usize = 64;
 
 /// SHA-256 of each of the two.
-pub(super) fn digest_both(first: &[u8], second: &[u8]) -> ([u8; 32], [u8; 32]) {
+pub(crate) fn digest_both(first: &[u8], second: &[u8]) -> ([u8; 32], [u8; 32]) {
     let shared = first.len().min(second.len()) / TURN * TURN;
     let (mut one, mut other) = (Sha256::new(), Sha256::new());
     for (a, b) in first[..shared].chunks_exact(TURN).zip(second[..shared].chunks_exact(TURN)) {

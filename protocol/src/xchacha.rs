@@ -5,7 +5,8 @@
 //! the nonce. The second part is where the time goes; it is AWS-LC's, which has it in assembly and encrypts and authenticates
 //! in one pass.
 //!
-//! Like every construction of this kind it does not commit to its key: see the key commitment in [`super`].
+//! Like every construction of this kind it does not commit to its key: whoever needs that compares a hash of the key, see
+//! [`crate::seal`] and [`crate::peaq::decrypt`].
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use chacha20::{
@@ -31,7 +32,11 @@ const INNER_NONCE_LEN: usize = 12;
 
 /// The tag is not the one of these bytes under this key and nonce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Forged;
+pub(crate) struct Forged;
+
+/// The key stream of one nonce is shorter than the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooLong;
 
 /// What encrypts one message: the pair of key and nonce is used up by it.
 struct Inner {
@@ -59,34 +64,48 @@ impl Inner {
     }
 }
 
-/// Encrypts a message of at most 256 GiB: ciphertext || tag.
+/// Encrypts a message of less than 256 GiB: ciphertext || tag.
 ///
 /// `nonce` must never be used twice with `key`.
-pub(super) fn encrypt(key: &[u8; KEY_LEN], nonce: &[u8; NONCE_LEN], plaintext: &[u8]) -> Vec<u8> {
+pub(crate) fn encrypt(key: &[u8; KEY_LEN], nonce: &[u8; NONCE_LEN], plaintext: &[u8]) -> Result<Vec<u8>, TooLong> {
     let inner = Inner::new(key, nonce);
     let mut out = vec![0; plaintext.len() + TAG_LEN];
     let (ciphertext, tag) = out.split_at_mut(plaintext.len());
     inner
         .aead()
         .seal_out_of_place_scatter(inner.nonce(), Aad::empty(), plaintext, ciphertext, &[], tag)
-        .expect("lengths that fit, and far below the limit of the cipher");
-    out
+        .map_err(|_| TooLong)?;
+    Ok(out)
 }
 
 /// Decrypts `ciphertext || tag`. Nothing of it comes out unless all of it is authentic.
-pub(super) fn decrypt(key: &[u8; KEY_LEN], nonce: &[u8; NONCE_LEN], sealed: &[u8]) -> Result<Vec<u8>, Forged> {
-    let inner = Inner::new(key, nonce);
-    let (ciphertext, tag) = sealed.split_last_chunk::<TAG_LEN>().ok_or(Forged)?;
-    let mut plaintext = vec![0; ciphertext.len()];
-    inner
-        .aead()
-        .open_separate_gather(inner.nonce(), Aad::empty(), ciphertext, tag, &mut plaintext)
-        .map_err(|_| Forged)?;
+pub(crate) fn decrypt(key: &[u8; KEY_LEN], nonce: &[u8; NONCE_LEN], sealed: &[u8]) -> Result<Vec<u8>, Forged> {
+    let mut plaintext = Vec::new();
+    decrypt_into(key, nonce, sealed, &mut plaintext)?;
     Ok(plaintext)
 }
 
+/// As [`decrypt`], over what `plaintext` held; it is empty after an error.
+pub(crate) fn decrypt_into(
+    key: &[u8; KEY_LEN],
+    nonce: &[u8; NONCE_LEN],
+    sealed: &[u8],
+    plaintext: &mut Vec<u8>,
+) -> Result<(), Forged> {
+    let inner = Inner::new(key, nonce);
+    let split = sealed.split_last_chunk::<TAG_LEN>();
+    plaintext.resize(split.map_or(0, |(ciphertext, _)| ciphertext.len()), 0);
+    let opened = split.and_then(|(ciphertext, tag)| {
+        inner.aead().open_separate_gather(inner.nonce(), Aad::empty(), ciphertext, tag, plaintext).ok()
+    });
+    if opened.is_none() {
+        plaintext.clear();
+    }
+    opened.ok_or(Forged)
+}
+
 /// Decrypts `ciphertext || tag` in its buffer.
-pub(super) fn decrypt_in_place(
+pub(crate) fn decrypt_in_place(
     key: &[u8; KEY_LEN],
     nonce: &[u8; NONCE_LEN],
     mut sealed: Vec<u8>,
@@ -98,7 +117,7 @@ pub(super) fn decrypt_in_place(
 }
 
 /// Checks the tag of `ciphertext || tag` and decrypts nothing: exactly what [`decrypt`] accepts passes.
-pub(super) fn authenticate(key: &[u8; KEY_LEN], nonce: &[u8; NONCE_LEN], sealed: &[u8]) -> Result<(), Forged> {
+pub(crate) fn authenticate(key: &[u8; KEY_LEN], nonce: &[u8; NONCE_LEN], sealed: &[u8]) -> Result<(), Forged> {
     let (ciphertext, tag) = sealed.split_last_chunk::<TAG_LEN>().ok_or(Forged)?;
     // RFC 8439, section 2.6: the one-time key is the beginning of the first block of the key stream.
     let mut mac_key = Zeroizing::new([0; KEY_LEN]);
