@@ -147,3 +147,41 @@ impl Drop for AtomicFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_told_the_flushing_thread_is_not_lost() {
+        // A device that cannot be made durable says so.
+        let device = File::open("/dev/null").unwrap();
+        assert!(device.sync_data().is_err());
+        let flusher = Flusher::start(&device).unwrap();
+        flusher.wanted.send(()).unwrap();
+        assert!(flusher.finish().is_err());
+        assert!(Flusher::start(&device).unwrap().finish().is_ok(), "nobody asked it");
+    }
+
+    #[test]
+    fn a_file_that_is_flushed_while_it_is_written_has_all_its_bytes_or_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let piece: Vec<u8> = (0..=u8::MAX).cycle().take(1_000_003).collect();
+        let pieces = usize::try_from(3 * FLUSH_EVERY).unwrap() / piece.len();
+        for commits in [false, true] {
+            let mut file = AtomicFile::create(&path).unwrap();
+            for _ in 0..pieces {
+                file.write_all(&piece).unwrap();
+            }
+            assert!(file.flusher.is_some());
+            if commits {
+                file.commit().unwrap();
+            } else {
+                drop(file);
+                assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+            }
+        }
+        assert!(fs::read(&path).unwrap() == piece.repeat(pieces));
+    }
+}
