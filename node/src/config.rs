@@ -16,6 +16,7 @@ use std::{
 mod error;
 mod overrides;
 mod peaq;
+mod reaching;
 mod reader;
 mod rules;
 mod sections;
@@ -26,6 +27,7 @@ mod yaml;
 pub use error::{ConfigError, Place};
 pub use overrides::Overrides;
 pub use peaq::{BuyerToken, OrchestrationConfig, PaymentCheck, PeaqConfig, PriceConfig, SellerAgent};
+pub use reaching::{DiscoveryConfig, NatConfig};
 pub use rules::{FieldAction, FieldRule, RuleKey, RulesError};
 pub(crate) use sections::DEFAULT_ROTATE;
 pub use sections::{
@@ -48,6 +50,20 @@ pub enum Role {
     Machine,
     /// Follows feeds, requests access, pulls, verifies, decrypts, exports.
     Buyer,
+    /// Carries connections between peers that cannot reach each other, and knows peers. Sees ciphertext only.
+    Relay,
+}
+
+impl Role {
+    /// As it is written in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Machine => "machine",
+            Self::Buyer => "buyer",
+            Self::Relay => "relay",
+        }
+    }
 }
 
 /// Everything that can be configured, checked.
@@ -102,10 +118,10 @@ impl Config {
 
     fn read(root: &Node, base: &Path) -> Result<Self, ConfigError> {
         let section = Section::root(root)?;
-        let roles = section.need("roles", "a list of roles: machine, buyer")?;
+        let roles = section.need("roles", "a list of roles: machine, buyer, relay")?;
         let mut seen = Vec::new();
         roles.list(8, "a list of roles", |field| {
-            let role = field.one_of(&[("machine", Role::Machine), ("buyer", Role::Buyer)])?;
+            let role = field.one_of(&[("machine", Role::Machine), ("buyer", Role::Buyer), ("relay", Role::Relay)])?;
             if seen.contains(&role) {
                 return Err(field.conflict("is given twice"));
             }
@@ -113,9 +129,14 @@ impl Config {
             Ok(())
         })?;
         if seen.is_empty() {
-            return Err(roles.wrong("at least one of machine, buyer"));
+            return Err(roles.wrong("at least one of machine, buyer, relay"));
         }
-        let network = sections::network(section.get("network"))?;
+        let network_field = section.get("network");
+        let relay_field = match &network_field {
+            Some(field) => field.section()?.get("relay"),
+            None => None,
+        };
+        let network = sections::network(network_field)?;
         let store = sections::store(section.get("store"))?;
         let control = sections::control(section.get("control"), base)?;
         let forget_epochs = match section.get("forget_epochs") {
@@ -133,6 +154,7 @@ impl Config {
         let buyer = sections::buyer(buyer_field.as_ref(), &follow, base)?;
         section.finish()?;
         for (field, empty, role, name) in [
+            (relay_field, false, Role::Relay, "relay"),
             (peaq_field, peaq.orchestration.is_none(), Role::Machine, "machine"),
             (streams_field, streams.is_empty(), Role::Machine, "machine"),
             (follow_field, follow.is_empty(), Role::Buyer, "buyer"),

@@ -15,7 +15,11 @@ use libp2p::{
 };
 
 use super::{
-    behaviour::Behaviour, config::NetConfig, error::StartError, event::Counters, muxer, streams::Streams, tls,
+    behaviour::{Behaviour, RawStreams},
+    config::NetConfig,
+    error::StartError,
+    event::Counters,
+    muxer, tls,
 };
 
 /// A listener must have its address within this time.
@@ -24,14 +28,12 @@ const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) fn build(
     key: Keypair,
     config: &NetConfig,
-    streams: Streams,
-    peaq: Streams,
+    streams: RawStreams,
     counters: &Arc<Counters>,
 ) -> Result<Swarm<Behaviour>, StartError> {
     fn setup<E: std::fmt::Display>(part: &'static str) -> impl FnOnce(E) -> StartError {
         move |error| StartError::Setup { part, reason: error.to_string() }
     }
-    let behaviour = Behaviour::new(&key, config, streams, peaq, counters)?;
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_tcp(tcp::Config::default().nodelay(true), (tls::Config::new, noise::Config::new), muxer::Config::default)
@@ -41,13 +43,20 @@ pub(super) fn build(
         let swarm = swarm.with_idle_connection_timeout(config.idle_timeout);
         if config.smart_dial { swarm.with_smart_dial() } else { swarm }
     };
+    let behaviour = |key: &Keypair, relay| Behaviour::new(key, config, streams, relay, counters).map_err(Into::into);
     // A robot without a resolver must still start: it then knows no `/dns` addresses.
     if Path::new("/etc/resolv.conf").exists() {
         let builder = builder.with_dns().map_err(setup("DNS"))?;
-        let builder = builder.with_behaviour(|_| behaviour).map_err(setup("protocols"))?;
+        let builder = builder
+            .with_relay_client((tls::Config::new, noise::Config::new), muxer::Config::default)
+            .map_err(setup("TLS and Noise"))?;
+        let builder = builder.with_behaviour(behaviour).map_err(setup("protocols"))?;
         Ok(builder.with_swarm_config(swarm_config).build())
     } else {
-        let builder = builder.with_behaviour(|_| behaviour).map_err(setup("protocols"))?;
+        let builder = builder
+            .with_relay_client((tls::Config::new, noise::Config::new), muxer::Config::default)
+            .map_err(setup("TLS and Noise"))?;
+        let builder = builder.with_behaviour(behaviour).map_err(setup("protocols"))?;
         Ok(builder.with_swarm_config(swarm_config).build())
     }
 }

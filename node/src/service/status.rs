@@ -1,10 +1,15 @@
 //! What a running node says about itself. Plain data: the control API sends it, the command line shows it.
 
 pub(super) mod gather;
+mod reach;
 
 use serde::{Deserialize, Serialize};
 use tributary_protocol::ids::{Did, LogId, StreamId};
 
+pub use self::reach::{
+    AddressState, AddressStatus, PathStatus, PeerStatus, Reach, ReachStatus, RelayStatus, Relaying, ReservationState,
+    Translation, UpgradeStatus, Upnp,
+};
 pub use super::access::HookStatus;
 pub use crate::buyer::{SubscriptionState, SubscriptionStatus};
 use crate::machine::LaneReport;
@@ -30,6 +35,8 @@ pub struct NodeStatus {
     pub links: Vec<String>,
     /// Connected peers.
     pub peers: Vec<PeerStatus>,
+    /// How it is reached, and how it reaches others.
+    pub reach: ReachStatus,
     /// Inbound connections.
     pub inbound: InboundStatus,
     /// The machine's incarnation.
@@ -54,25 +61,6 @@ pub struct NodeStatus {
     pub served: ServedStatus,
     /// What somebody should look at.
     pub warnings: Vec<Warning>,
-}
-
-/// A connected peer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PeerStatus {
-    /// Its id.
-    pub peer: String,
-    /// Its address.
-    pub addr: String,
-    /// What it calls itself; empty until it has told.
-    pub agent: String,
-    /// `tcp`, `quic` or `other`.
-    pub transport: String,
-    /// Whether it dialled us.
-    pub inbound: bool,
-    /// Last round trip, ms.
-    pub rtt_ms: Option<u64>,
-    /// Its gossip score; 0 is neutral.
-    pub score: f64,
 }
 
 /// Inbound connections: how many there are, and what keeps one address from having them all.

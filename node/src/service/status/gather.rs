@@ -10,13 +10,12 @@ use tributary_store::Store;
 
 use super::{
     super::Node, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus, NodeStatus, OwnLogStatus, PeerStatus,
-    ServedStatus, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus, Warning, WarningCode,
+    ReachStatus, ServedStatus, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus, Warning, WarningCode,
 };
 use crate::{
     buyer::FeedStatus,
-    config::{Policy, Role, show_duration},
+    config::{Policy, show_duration},
     machine::{Machine, MachineError, stored_bindings},
-    net::{PeerInfo, Transport},
 };
 
 /// A binding that ends sooner is warned about.
@@ -29,6 +28,7 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
     // A network that has shut down has no addresses and no peers.
     let listen = inner.net.listen_addrs().await.unwrap_or_default();
     let peers = inner.net.peers().await.unwrap_or_default();
+    let reach = inner.net.reach().await.map_or_else(|_| ReachStatus::default(), ReachStatus::from);
     let links = node.links().await.unwrap_or_default();
     let mut feeds = Vec::new();
     if let Some(buyer) = &inner.buyer {
@@ -45,13 +45,14 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
     let mut status = NodeStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         did: inner.did,
-        roles: inner.config.roles.iter().map(|role| role_name(*role).to_owned()).collect(),
+        roles: inner.config.roles.iter().map(|role| role.name().to_owned()).collect(),
         peer: inner.net.peer_id().to_string(),
         now_ms,
         uptime_s: inner.started.elapsed().as_secs(),
         listen: listen.iter().map(ToString::to_string).collect(),
         links: links.iter().map(ToString::to_string).collect(),
-        peers: peers.into_iter().map(peer_status).collect(),
+        peers: peers.into_iter().map(PeerStatus::from).collect(),
+        reach,
         inbound: inbound_status(node),
         incarnation: inner.machine.as_ref().map(|machine| machine.incarnation()),
         streams: Vec::new(),
@@ -203,6 +204,7 @@ fn incomplete(node: &Node, now_ms: u64, reason: &str) -> NodeStatus {
         listen: Vec::new(),
         links: Vec::new(),
         peers: Vec::new(),
+        reach: ReachStatus::default(),
         inbound: inbound_status(node),
         incarnation: None,
         streams: Vec::new(),
@@ -226,23 +228,6 @@ fn inbound_status(node: &Node) -> InboundStatus {
         refused_per_address: stats.refused_per_address,
         connections_per_address: limits.connections_per_address,
         handshakes_per_address: limits.handshakes_per_address,
-    }
-}
-
-fn peer_status(info: PeerInfo) -> PeerStatus {
-    let transport = match info.transport {
-        Transport::Tcp => "tcp",
-        Transport::Quic => "quic",
-        Transport::Other => "other",
-    };
-    PeerStatus {
-        peer: info.peer.to_string(),
-        addr: info.addr.to_string(),
-        agent: info.agent,
-        transport: transport.to_owned(),
-        inbound: info.inbound,
-        rtt_ms: info.rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
-        score: info.score,
     }
 }
 
@@ -282,13 +267,6 @@ fn subscription_warning(subscription: &SubscriptionStatus) -> Option<Warning> {
         _ => return None,
     };
     Some(Warning { code, message })
-}
-
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Machine => "machine",
-        Role::Buyer => "buyer",
-    }
 }
 
 fn policy_name(policy: &Policy) -> &'static str {
