@@ -117,9 +117,23 @@ impl NodeProcess {
     ///
     /// When it does neither.
     pub async fn try_start(home: &Path) -> Result<Self, ExitStatus> {
+        let mut command = Command::new(program());
+        command.args(["run", "-v"]);
+        Self::try_start_by(command, home).await
+    }
+
+    /// As [`NodeProcess::try_start`], by this command; its process must become the node's.
+    ///
+    /// # Errors
+    ///
+    /// The exit status of a node that ends instead.
+    ///
+    /// # Panics
+    ///
+    /// When it does neither.
+    pub async fn try_start_by(mut command: Command, home: &Path) -> Result<Self, ExitStatus> {
         let log = fs::OpenOptions::new().create(true).append(true).open(log_path(home)).unwrap();
-        let child = Command::new(program())
-            .args(["run", "-v"])
+        let child = command
             .env("TRIBUTARY_HOME", home)
             .env_remove("TRIBUTARY_LOG")
             .stdin(Stdio::null())

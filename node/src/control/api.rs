@@ -27,7 +27,7 @@ pub use crate::{
     },
     service::{
         access::{AuditEvent, AuditRecord, Given, Order, OrderRange, OrderState, Revocation},
-        status::NodeStatus,
+        status::{NodeStatus, PeerStatus, Reach, ReachStatus},
     },
 };
 

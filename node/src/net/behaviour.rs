@@ -45,6 +45,8 @@ const GOSSIP_READ_AHEAD: usize = 8 << 10;
 const MAX_GOSSIP_IDS: usize = 1500;
 /// Requests under way on one connection, both directions.
 const STREAMS_PER_CONNECTION: usize = 64;
+/// A ping that takes longer is missed: more than what waits before it on a slow uplink takes.
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// Protocol family told to other nodes.
 const IDENTIFY_PROTOCOL: &str = "/tributary/1";
 
@@ -122,7 +124,7 @@ impl Behaviour {
             .with_push_listen_addr_updates(true)
             // The task remembers what peers say of themselves, after a look at it.
             .with_cache_size(0);
-        let ping = ping::Config::new().with_interval(config.ping_interval);
+        let ping = ping::Config::new().with_interval(config.ping_interval).with_timeout(PING_TIMEOUT);
         let sync = FrameCodec { max_request: MAX_SYNC_REQUEST, max_response: MAX_SYNC_RESPONSE };
         let access = FrameCodec { max_request: MAX_ACCESS_MESSAGE, max_response: MAX_ACCESS_MESSAGE };
         Ok(Self {

@@ -22,6 +22,9 @@ use super::{
     muxer, tls,
 };
 
+/// A connection must stand within this time, handshakes included. Less than the 10 s in which libp2p's server of AutoNAT must have
+/// dialled, or it would never say that an address does not answer.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(8);
 /// A listener must have its address within this time.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -51,13 +54,13 @@ pub(super) fn build(
             .with_relay_client((tls::Config::new, noise::Config::new), muxer::Config::default)
             .map_err(setup("TLS and Noise"))?;
         let builder = builder.with_behaviour(behaviour).map_err(setup("protocols"))?;
-        Ok(builder.with_swarm_config(swarm_config).build())
+        Ok(builder.with_swarm_config(swarm_config).with_connection_timeout(CONNECTION_TIMEOUT).build())
     } else {
         let builder = builder
             .with_relay_client((tls::Config::new, noise::Config::new), muxer::Config::default)
             .map_err(setup("TLS and Noise"))?;
         let builder = builder.with_behaviour(behaviour).map_err(setup("protocols"))?;
-        Ok(builder.with_swarm_config(swarm_config).build())
+        Ok(builder.with_swarm_config(swarm_config).with_connection_timeout(CONNECTION_TIMEOUT).build())
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use libp2p::{
     Multiaddr, PeerId,
     kad::{self, GetClosestPeersError, GetClosestPeersOk, QueryId, QueryResult},
+    multiaddr::Protocol,
     swarm::{
         ConnectionId, DialError,
         dial_opts::{DialOpts, PeerCondition},
@@ -17,11 +18,13 @@ use super::{Dialled, Task, answer};
 use crate::net::{
     error::DialFailure,
     event::Transport,
-    scope::{bare, is_relayed, target_of},
+    scope::{bare, is_relayed, relay_of, target_of},
 };
 
 /// Most addresses tried for one peer.
 const MAX_DIAL_ADDRESSES: usize = 16;
+/// Of these, most addresses through relays that are tried a second time.
+const MAX_RELAYED: usize = 2;
 /// Lookups under way; a dial that fails beyond them is not looked into.
 const MAX_LOOKUPS: usize = 16;
 /// TCP is tried beside a connection over QUIC at most so often.
@@ -33,9 +36,20 @@ pub(super) struct Dial {
     back: Dialled,
     /// The peer to look up, should nobody be found at the addresses that are known.
     look_up: Option<PeerId>,
+    /// Addresses through relays that are tried once more when everything has failed: libp2p gives such an address up at once
+    /// while its relay is being dialled by somebody else.
+    relayed: Vec<Multiaddr>,
+    /// What is dialled now is the relay of this address.
+    through: Option<Multiaddr>,
 }
 
 impl Dial {
+    fn new(target: String, addresses: &[Multiaddr], back: Dialled) -> Self {
+        let relayed =
+            addresses.iter().filter(|address| relay_of(address).is_some()).take(MAX_RELAYED).cloned().collect();
+        Self { target, back, look_up: None, relayed, through: None }
+    }
+
     pub(super) fn end(self, result: Result<PeerId, DialFailure>) {
         answer(self.back, result);
     }
@@ -64,7 +78,7 @@ impl Task {
             }
             Some(peer) if self.swarm.is_connected(&peer) => answer(back, Ok(peer)),
             _ => {
-                let dial = Dial { target: address.to_string(), back, look_up: None };
+                let dial = Dial::new(address.to_string(), std::slice::from_ref(&address), back);
                 self.start_dial(DialOpts::unknown_peer_id().address(address).build(), dial);
             }
         }
@@ -76,7 +90,7 @@ impl Task {
             answer(back, Ok(peer));
             return;
         }
-        let dial = Dial { target: peer.to_string(), back, look_up: Some(peer) };
+        let dial = Dial { look_up: Some(peer), ..Dial::new(peer.to_string(), &addresses, back) };
         self.start_connect(peer, addresses, dial);
     }
 
@@ -90,7 +104,7 @@ impl Task {
             tracing::debug!(%peer, "a lost peer is dialled again");
             // Nobody waits for it.
             let (back, _) = oneshot::channel();
-            let dial = Dial { target: peer.to_string(), back, look_up: Some(peer) };
+            let dial = Dial { look_up: Some(peer), ..Dial::new(peer.to_string(), &addresses, back) };
             self.start_connect(peer, addresses, dial);
         }
     }
@@ -117,10 +131,25 @@ impl Task {
         }
     }
 
-    /// Answers whoever waited for this connection.
+    /// Goes on with whoever waited for this connection.
     pub(super) fn dialled(&mut self, id: ConnectionId, peer: PeerId) {
-        if let Some(dial) = self.dials.remove(&id) {
-            dial.end(Ok(peer));
+        let Some(mut dial) = self.dials.remove(&id) else { return };
+        match dial.through.take() {
+            Some(address) => self.start_dial(DialOpts::unknown_peer_id().address(address).build(), dial),
+            None => dial.end(Ok(peer)),
+        }
+    }
+
+    /// Dials the relay of an address, and then the address.
+    fn dial_through(&mut self, address: Multiaddr, mut dial: Dial) {
+        let hop: Multiaddr = address.iter().take_while(|part| *part != Protocol::P2pCircuit).collect();
+        match relay_of(&address) {
+            Some(relay) if !self.swarm.is_connected(&relay) => {
+                dial.through = Some(address);
+                let opts = DialOpts::peer_id(relay).addresses(vec![hop]).condition(PeerCondition::Disconnected);
+                self.start_dial(opts.build(), dial);
+            }
+            _ => self.start_dial(DialOpts::unknown_peer_id().address(address).build(), dial),
         }
     }
 
@@ -155,8 +184,15 @@ impl Task {
     fn dial_failed(&mut self, mut dial: Dial, peer: Option<PeerId>, error: DialError) {
         let elsewhere =
             matches!(error, DialError::NoAddresses | DialError::Transport(_) | DialError::WrongPeerId { .. });
+        dial.through = None;
         let failure = dial_failure(dial.target.clone(), peer, error);
-        match dial.look_up.take().filter(|_| elsewhere && self.lookups.len() < MAX_LOOKUPS) {
+        if !elsewhere {
+            return dial.end(Err(failure));
+        }
+        if let Some(address) = dial.relayed.pop() {
+            return self.dial_through(address, dial);
+        }
+        match dial.look_up.take().filter(|_| self.lookups.len() < MAX_LOOKUPS) {
             Some(peer) => self.look_up(peer, dial, failure),
             None => dial.end(Err(failure)),
         }
