@@ -5,6 +5,8 @@
 
 #[path = "cli_suite/control.rs"]
 mod control;
+#[path = "cli_suite/doctor.rs"]
+mod doctor;
 #[path = "cli_suite/life.rs"]
 mod life;
 #[path = "cli_suite/offline.rs"]
