@@ -1,6 +1,6 @@
 //! The time that a message itself says it is of.
 
-use super::{Decoder, Fidelity, Place, Reader, Step};
+use super::{Decoder, Place, Step, Unit};
 use crate::ingest::msgdef::{Arity, Kind, Plan};
 
 /// Where a message has its time stamp: `header.stamp`, or a `stamp` of its own.
@@ -37,9 +37,14 @@ impl StampPlace {
     /// over what stands in front of it and builds nothing.
     #[must_use]
     pub fn read(self, plan: &Plan, message: &[u8]) -> Option<u64> {
-        let reader = Reader::new(message).ok()?;
-        let mut decoder =
-            Decoder { plan, reader, values: 0, blobs: Vec::new(), emit: false, fidelity: Fidelity::Bytes };
+        [Unit::Four, Unit::Two]
+            .into_iter()
+            .take(if plan.wide { 2 } else { 1 })
+            .find_map(|unit| self.read_with(plan, message, unit))
+    }
+
+    fn read_with(self, plan: &Plan, message: &[u8], unit: Unit) -> Option<u64> {
+        let mut decoder = Decoder::new(plan, message, unit, false).ok()?;
         let root = &plan.structs[plan.root];
         decoder.skip(&root.fields[..self.field])?;
         if let Some(within) = self.within {
