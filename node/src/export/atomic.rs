@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Bytes after which what was written so far begins to go to the disk.
-const FLUSH_EVERY: u64 = 16 << 20;
+const FLUSH_EVERY: u64 = 8 << 20;
 
 /// A file that is written under a temporary name in the target's directory and gets its name when it is complete and on the
 /// disk. Dropped before that, it is removed and the target stays as it was. A large file goes to the disk while it is written, so
