@@ -4,7 +4,6 @@
 
 mod ros2 {
     mod agent;
-    mod agent;
     mod arguments;
     mod lives;
     mod misfits;
