@@ -4,11 +4,14 @@
 #   ./tests/run.sh                 everything
 #   ./tests/run.sh -E 'test(cdr)'  further arguments go to cargo-nextest: here, only tests whose name contains "cdr"
 #
-# Installs missing Debian packages when it runs as root; otherwise it names them and stops. Installs peaq's SDK and CLI once into
-# target/peaq-venv, with pip. No test sends a packet beyond loopback. The power-cut tests mount an ext4 image on a loop device where
-# they are allowed to, and say so where they are not.
+# The tests run in two parts, and the arguments go to both: the workspace as it is built everywhere, then what there is only with ROS 2.
+#
+# Installs missing Debian packages when it runs as root; otherwise it names them and stops. With pip it installs, once, peaq's SDK and
+# CLI into target/peaq-venv, and ROS 2 Jazzy into target/ros2-venv where none is sourced. No test sends a packet beyond loopback. The
+# power-cut tests mount an ext4 image on a loop device where they are allowed to, and say so where they are not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source tests/tools/debian.sh
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -22,17 +25,7 @@ done
 ! command -v python3 >/dev/null || python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 # A python3 that is about to come does not bring them either.
 [[ " ${missing[*]} " != *" python3 "* ]] || missing+=(python3-venv)
-if ((${#missing[@]})); then
-    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
-    if [[ $(id -u) -eq 0 ]]; then
-        say "installing: ${missing[*]}"
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
-    else
-        say "missing packages; run: sudo apt-get install ${missing[*]}"
-        exit 1
-    fi
-fi
+install_missing "${missing[@]}"
 
 # --- The test runner.
 if ! cargo nextest --version >/dev/null 2>&1; then
@@ -62,8 +55,32 @@ export TRIBUTARY_PEAQ_PYTHON=$venv/bin/python
 # The SDK reports its use to its makers unless it is asked not to; no test sends a packet beyond loopback.
 export DO_NOT_TRACK=1
 
-cargo nextest run --workspace --locked "$@"
+# A filter may be about one part only: that the other has no such test is no error, as long as one of them has.
+filters=$#
+found=0
+pass() {
+    local code=0
+    cargo nextest run --locked "$@" || code=$?
+    # What the runner ends with when there is no test.
+    if ((code == 4 && filters > 0)); then
+        return
+    fi
+    ((code == 0)) || exit "$code"
+    found=1
+}
+
+pass --workspace "$@"
 # Examples in the documentation are tests as well; the runner above does not know them.
-if (($# == 0)); then
+if ((filters == 0)); then
     cargo test --workspace --locked --doc --quiet
+fi
+
+# --- Live topics. Which tests these are stands in .config/nextest.toml.
+source tests/tools/ros2_env.sh
+pass --profile ros2 --package tributary --lib --package tributary-tests --test ros2 \
+    --features tributary/ros2,tributary-tests/ros2 "$@"
+
+if ((!found)); then
+    say "no test is what the arguments ask for: $*"
+    exit 4
 fi

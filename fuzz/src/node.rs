@@ -4,7 +4,7 @@ use std::{fs, io::Cursor, path::Path, sync::OnceLock};
 
 use tributary::{
     buyer::{FeedLink, MAX_LINK_ADDRS, MAX_LINK_LEN},
-    config::{Config, Overrides},
+    config::{Config, FieldRules, Overrides},
     export::{
         ChannelForms, McapExporter, McapOutcome, PlainPackage, PlaintextError, PlaintextLimits, PlaintextReader,
         encode_cdr,
@@ -35,6 +35,9 @@ pub fn config(data: &[u8]) {
             for stream in &config.streams {
                 assert!(config.stream_for_topic(&stream.topic).is_some());
                 assert!(config.stream_named(stream.name()).is_some());
+                if let Some(FieldRules::Agent(_)) = stream.rules() {
+                    assert!(stream.rule_set().is_ok(), "such rules need no files");
+                }
             }
         }
         Err(error) => assert!(!error.to_string().is_empty()),

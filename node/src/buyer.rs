@@ -53,7 +53,11 @@ use self::{
     subscription::Subscriptions,
     wallet::Wallet,
 };
-use crate::{home::MachineKeys, net::Client};
+use crate::{
+    durations::{Durations, DurationsReport},
+    home::MachineKeys,
+    net::Client,
+};
 
 /// Most feeds that are followed.
 pub const MAX_FEEDS: usize = 1024;
@@ -91,6 +95,8 @@ struct Inner {
     subscriptions: Subscriptions,
     work: Option<mpsc::Sender<Work>>,
     events: broadcast::Sender<FeedEvent>,
+    /// How old entries were when they came as news.
+    lag: Durations,
 }
 
 impl Inner {
@@ -137,6 +143,7 @@ impl Buyer {
             wallet,
             subscriptions: Subscriptions::default(),
             events: broadcast::channel(follow::EVENT_QUEUE).0,
+            lag: Durations::default(),
         });
         if let Some(net) = net {
             tokio::spawn(follow::background(Arc::downgrade(&inner), net, queue));
@@ -156,6 +163,12 @@ impl Buyer {
     #[must_use]
     pub fn followed(&self) -> Vec<Did> {
         self.feeds().keys().copied().collect()
+    }
+
+    /// How old entries were when gossip brought them, from the machine's clock to ours. What is caught up on later is not in it.
+    #[must_use]
+    pub fn lag(&self) -> DurationsReport {
+        self.inner.lag.report()
     }
 
     fn now(&self) -> u64 {

@@ -20,9 +20,11 @@ mod access;
 mod config;
 mod dataset;
 mod demo;
+mod doctor;
 mod exit;
 mod feed;
 mod grant;
+mod health;
 mod ingest;
 mod init;
 mod key;
@@ -34,12 +36,14 @@ mod peaq;
 mod peaq_files;
 mod pull;
 mod reach;
+mod ros_args;
 mod rules;
 mod run;
 mod selection;
 mod show;
 mod status;
 mod store;
+mod supervisor;
 
 pub use exit::{CliError, Exit};
 pub use logging::LogFormat;
@@ -94,8 +98,12 @@ pub enum Command {
     Run(run::RunArgs),
     /// Show how the running node stands
     Status,
+    /// Ask whether the running node is ready; exit code 0 only if it is
+    Health(health::HealthArgs),
     /// List the peers of the running node
     Peers,
+    /// Find what is wrong with this node, its machine and its network, and what to do; exit code 6 if only the network is wrong
+    Doctor,
     /// Read a recording or lines into the machine's streams
     Ingest(ingest::IngestArgs),
     /// Publish a file as a dataset, or files for peaq's tools
@@ -177,22 +185,32 @@ impl Context {
 
     /// The configuration at `file`, or the home's, with the environment and `set` (`KEY=VALUE`, strongest) on top.
     pub fn config(&self, file: Option<&Path>, set: &[String]) -> Result<Config, CliError> {
-        let path = match file {
-            Some(file) => file.to_owned(),
-            None => self.home()?.config_path(),
-        };
+        self.config_over(file, &self.overrides(set)?)
+    }
+
+    /// What the environment and `set` lay over a configuration.
+    fn overrides(&self, set: &[String]) -> Result<Overrides, CliError> {
         let mut overrides = Overrides::from_environment(std::env::vars_os())?;
         for assignment in set {
             overrides.flag("--set", assignment)?;
         }
-        Ok(Config::load(&path, &overrides)?)
+        Ok(overrides)
+    }
+
+    fn config_over(&self, file: Option<&Path>, overrides: &Overrides) -> Result<Config, CliError> {
+        let path = match file {
+            Some(file) => file.to_owned(),
+            None => self.home()?.config_path(),
+        };
+        Ok(Config::load(&path, overrides)?)
     }
 }
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let (own, ros) = ros_args::split(std::env::args_os());
+    let cli = match Cli::try_parse_from(own) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too, to standard output and with code 0. A closed pipe changes nothing.
@@ -200,9 +218,10 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
         }
     };
-    let Cli { global, command } = cli;
+    let Cli { global, mut command } = cli;
     let output = Output::new(global.json);
     let result = logging::start(global.verbose, global.log_format)
+        .and_then(|()| ros_args::give(&mut command, ros))
         .and_then(|()| dispatch(&command, &Context { global, output }));
     match result {
         Ok(()) => Exit::Ok.into(),
@@ -218,7 +237,9 @@ fn dispatch(command: &Command, context: &Context) -> Result<(), CliError> {
         Command::Init(args) => init::run(args, context),
         Command::Run(args) => run::run(args, context),
         Command::Status => status::status(context),
+        Command::Health(args) => health::run(args, context),
         Command::Peers => status::peers(context),
+        Command::Doctor => doctor::doctor(context),
         Command::Ingest(args) => ingest::ingest(args, context),
         Command::Publish(args) => ingest::publish(args, context),
         Command::Rules(command) => rules::run(command, context),

@@ -1,11 +1,14 @@
 //! The node's configuration: one YAML file, with the Data Event Map (the streams and their rules) inside.
 //!
 //! This module owns the schema, its defaults and its bounds. It reads one file and never writes; it opens nothing else, except
-//! the keys of field rules when it is asked to ([`RuleKey::load`], [`StreamConfig::native_rules`]). What is wrong is refused with the file, line, key and what
-//! was expected ([`ConfigError`]); unknown keys are errors. `examples/tributary.yaml` documents every key, and a test proves it.
+//! the keys of field rules when it is asked to ([`RuleKey::load`], [`StreamConfig::rule_set`]), and the policy file that a
+//! configuration of peaq's agent names. What is wrong is refused with the file, line, key and what was expected
+//! ([`ConfigError`]); unknown keys are errors. `examples/tributary.yaml` documents every key, and a test proves it.
 //!
 //! Values come from, strongest first: command line flags (`--set network.listen='[…]'`), the environment
 //! (`TRIBUTARY_NETWORK__LISTEN`, two underscores between keys), the file, the defaults.
+//!
+//! A file whose top key is `stream_agent` is one of peaq's ROS 2 agent, and read as such ([`agent`]).
 
 use std::{
     io::Read as _,
@@ -13,20 +16,30 @@ use std::{
     sync::Arc,
 };
 
+mod agent;
 mod error;
+mod hosts;
+mod metrics;
 mod overrides;
+mod pattern;
 mod peaq;
+mod reaching;
 mod reader;
+mod ros2;
 mod rules;
 mod sections;
 mod stream;
 mod units;
 mod yaml;
 
-pub use error::{ConfigError, Place};
+pub use error::{ConfigError, Notice, Place};
+pub use metrics::MetricsConfig;
 pub use overrides::Overrides;
+pub use pattern::TopicPattern;
 pub use peaq::{BuyerToken, OrchestrationConfig, PaymentCheck, PeaqConfig, PriceConfig, SellerAgent};
-pub use rules::{FieldAction, FieldRule, RuleKey, RulesError};
+pub use reaching::{DiscoveryConfig, NatConfig};
+pub use ros2::{Durability, History, Qos, Reliability, Ros2Config, Stamp};
+pub use rules::{DefaultAction, FieldAction, FieldRule, FieldRules, RuleKey, RulesError};
 pub(crate) use sections::DEFAULT_ROTATE;
 pub use sections::{
     BuyerConfig, ControlConfig, Follow, FollowStreams, Limits, NetworkConfig, StoreConfig, Subscription,
@@ -34,7 +47,7 @@ pub use sections::{
 pub use stream::{
     Access, ChunkConfig, CloseAfter, Compression, Mode, Overflow, Policy, QueueConfig, Retention, StreamConfig,
 };
-pub use tributary_protocol::rules::native::DefaultAction;
+pub(crate) use stream::{MAX_NAME, MAX_STREAMS, is_name};
 pub(crate) use units::{DURATION_FORM, parse_duration};
 pub use units::{show_bytes, show_duration};
 
@@ -48,6 +61,20 @@ pub enum Role {
     Machine,
     /// Follows feeds, requests access, pulls, verifies, decrypts, exports.
     Buyer,
+    /// Carries connections between peers that cannot reach each other, and knows peers. Sees ciphertext only.
+    Relay,
+}
+
+impl Role {
+    /// As it is written in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Machine => "machine",
+            Self::Buyer => "buyer",
+            Self::Relay => "relay",
+        }
+    }
 }
 
 /// Everything that can be configured, checked.
@@ -61,6 +88,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// The control API.
     pub control: ControlConfig,
+    /// Metrics and health over HTTP; `None` is off.
+    pub metrics: Option<MetricsConfig>,
     /// Whether a machine forgets the seeds of key epochs that are over, so that only its owner opens what is older.
     pub forget_epochs: bool,
     /// The streams of a machine: the Data Event Map. Names (alias or topic) are unique.
@@ -71,41 +100,36 @@ pub struct Config {
     pub buyer: BuyerConfig,
     /// Files for peaq's tools.
     pub peaq: PeaqConfig,
+    /// Live ROS 2 topics; `None` is off.
+    pub ros2: Option<Ros2Config>,
+    /// What was accepted and a person should know about.
+    pub notices: Vec<Notice>,
 }
 
 impl Config {
     /// Reads the file at `path` with `overrides` on top.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let read_error = |source| ConfigError::Read { path: path.to_owned(), source };
-        let mut bytes = Vec::new();
-        // One byte more than is allowed tells a file at the bound from one beyond it, and a device never ends.
-        let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-        std::fs::File::open(path).map_err(read_error)?.take(limit).read_to_end(&mut bytes).map_err(read_error)?;
-        let name: Arc<str> = path.display().to_string().into();
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = good.iter().filter(|b| **b == b'\n').count() + 1;
-            ConfigError::Syntax {
-                place: Place::File { file: Arc::clone(&name), line, column: 1 },
-                message: "not UTF-8 text".to_owned(),
-            }
-        })?;
+        let (text, name) = read_text(path)?;
         Self::parse(&text, &name, path.parent().unwrap_or(Path::new("")), overrides)
     }
 
     /// Reads a configuration from `text`. `file` is its name in messages, `base` the folder that relative paths start from.
     pub fn parse(text: &str, file: &str, base: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
         let mut root = yaml::parse(text, &yaml::in_file(file.into()))?;
+        if let Some(key) = agent::top_key(&root) {
+            return agent::read(&root, key, base, overrides);
+        }
         overrides.apply(&mut root)?;
-        Self::read(&root, base)
+        Self::read(&root, base, None)
     }
 
-    fn read(root: &Node, base: &Path) -> Result<Self, ConfigError> {
+    /// Reads the tree. With `agent`, the streams are those of peaq's agent's configuration.
+    fn read(root: &Node, base: &Path, agent: Option<&agent::Topics>) -> Result<Self, ConfigError> {
         let section = Section::root(root)?;
-        let roles = section.need("roles", "a list of roles: machine, buyer")?;
+        let roles = section.need("roles", "a list of roles: machine, buyer, relay")?;
         let mut seen = Vec::new();
         roles.list(8, "a list of roles", |field| {
-            let role = field.one_of(&[("machine", Role::Machine), ("buyer", Role::Buyer)])?;
+            let role = field.one_of(&[("machine", Role::Machine), ("buyer", Role::Buyer), ("relay", Role::Relay)])?;
             if seen.contains(&role) {
                 return Err(field.conflict("is given twice"));
             }
@@ -113,11 +137,17 @@ impl Config {
             Ok(())
         })?;
         if seen.is_empty() {
-            return Err(roles.wrong("at least one of machine, buyer"));
+            return Err(roles.wrong("at least one of machine, buyer, relay"));
         }
-        let network = sections::network(section.get("network"))?;
+        let network_field = section.get("network");
+        let relay_field = match &network_field {
+            Some(field) => field.section()?.get("relay"),
+            None => None,
+        };
+        let network = sections::network(network_field)?;
         let store = sections::store(section.get("store"))?;
         let control = sections::control(section.get("control"), base)?;
+        let metrics = metrics::metrics(section.get("metrics"))?;
         let forget_epochs = match section.get("forget_epochs") {
             Some(field) => field.one_of(&[("true", true), ("false", false)])?,
             None => false,
@@ -126,13 +156,21 @@ impl Config {
         let peaq = peaq::peaq(peaq_field.clone(), base)?;
         let defaults = stream::Defaults::read(section.get("defaults"))?;
         let streams_field = section.get("streams");
-        let streams = stream::streams(streams_field.as_ref(), &defaults, base)?;
+        let streams = match (agent, &streams_field) {
+            (Some(_), Some(field)) => return Err(field.conflict("are those of the file's `stream_agent.topics`")),
+            (Some(topics), None) => topics.streams(&defaults),
+            (None, field) => stream::streams(field.as_ref(), &defaults, base)?,
+        };
         let follow_field = section.get("follow");
         let follow = sections::follow(follow_field.as_ref())?;
         let buyer_field = section.get("buyer");
         let buyer = sections::buyer(buyer_field.as_ref(), &follow, base)?;
+        let ros2_field = section.get("ros2");
+        let ros2 = ros2::ros2(ros2_field.as_ref())?;
         section.finish()?;
         for (field, empty, role, name) in [
+            (ros2_field, ros2.is_none(), Role::Machine, "machine"),
+            (relay_field, false, Role::Relay, "relay"),
             (peaq_field, peaq.orchestration.is_none(), Role::Machine, "machine"),
             (streams_field, streams.is_empty(), Role::Machine, "machine"),
             (follow_field, follow.is_empty(), Role::Buyer, "buyer"),
@@ -145,7 +183,20 @@ impl Config {
                 return Err(field.conflict(format!("needs the role `{name}`; add it to `roles` or remove the section")));
             }
         }
-        Ok(Self { roles: seen, network, store, control, forget_epochs, streams, follow, buyer, peaq })
+        Ok(Self {
+            roles: seen,
+            network,
+            store,
+            control,
+            metrics,
+            forget_epochs,
+            streams,
+            follow,
+            buyer,
+            peaq,
+            ros2,
+            notices: Vec::new(),
+        })
     }
 
     /// Whether the node has this role.
@@ -154,10 +205,12 @@ impl Config {
         self.roles.contains(&role)
     }
 
-    /// The stream whose source topic is `topic`.
+    /// The stream that takes `topic`: the one that names it, or else the first whose pattern means it. From a pattern,
+    /// [`StreamConfig::for_topic`] makes the topic's own stream.
     #[must_use]
     pub fn stream_for_topic(&self, topic: &str) -> Option<&StreamConfig> {
-        self.streams.iter().find(|s| s.topic == topic)
+        let named = self.streams.iter().find(|s| s.topic == topic);
+        named.or_else(|| self.streams.iter().find(|s| s.pattern().is_some_and(|pattern| pattern.matches(topic))))
     }
 
     /// The stream that is published under `name` (its alias, or its topic when it has none).
@@ -165,6 +218,25 @@ impl Config {
     pub fn stream_named(&self, name: &str) -> Option<&StreamConfig> {
         self.streams.iter().find(|s| s.name() == name)
     }
+}
+
+/// The text of a file, which is bounded, and its name for messages.
+fn read_text(path: &Path) -> Result<(String, Arc<str>), ConfigError> {
+    let read_error = |source| ConfigError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    // One byte more than is allowed tells a file at the bound from one beyond it, and a device never ends.
+    let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    std::fs::File::open(path).map_err(read_error)?.take(limit).read_to_end(&mut bytes).map_err(read_error)?;
+    let name: Arc<str> = path.display().to_string().into();
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = good.iter().filter(|b| **b == b'\n').count() + 1;
+        ConfigError::Syntax {
+            place: Place::File { file: Arc::clone(&name), line, column: 1 },
+            message: "not UTF-8 text".to_owned(),
+        }
+    })?;
+    Ok((text, name))
 }
 
 /// `path` as seen from `base`, unless it is absolute.

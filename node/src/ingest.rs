@@ -15,6 +15,7 @@ pub mod definitions;
 mod directory;
 mod fields;
 mod file;
+mod live;
 mod mcap;
 pub mod msgdef;
 mod ndjson;
@@ -22,7 +23,7 @@ mod topic;
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fmt, fs,
     io::Read as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -37,6 +38,7 @@ pub use self::{
     directory::{DirectorySource, DirectoryWatch},
     fields::{BlobField, Fields, INLINE_BYTES, PathSegment, reserved_key},
     file::{FileSlices, FileSource},
+    live::{Installed, LiveDecoder},
     mcap::McapSource,
     ndjson::{NdjsonOptions, NdjsonSource},
     topic::{RawMessage, RawSchema},
@@ -97,7 +99,35 @@ pub enum TopicFilter {
     None,
     /// The named ones.
     Only(BTreeSet<String>),
+    /// Those that a test says yes to.
+    Where(TopicTest),
 }
+
+/// A test of topic names. Two are equal when they are the same one.
+#[derive(Clone)]
+pub struct TopicTest(Arc<dyn Fn(&str) -> bool + Send + Sync>);
+
+impl TopicTest {
+    /// From what decides.
+    #[must_use]
+    pub fn new(test: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(test))
+    }
+}
+
+impl fmt::Debug for TopicTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TopicTest")
+    }
+}
+
+impl PartialEq for TopicTest {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for TopicTest {}
 
 impl TopicFilter {
     /// Whether the topic is one of them.
@@ -107,6 +137,7 @@ impl TopicFilter {
             Self::All => true,
             Self::None => false,
             Self::Only(names) => names.contains(topic),
+            Self::Where(TopicTest(test)) => test(topic),
         }
     }
 }

@@ -9,6 +9,7 @@ mod error;
 mod heads;
 mod ingest;
 mod lane;
+mod live;
 mod log_writer;
 mod machine_log;
 mod numbers;
@@ -19,6 +20,8 @@ mod proposals;
 mod publish;
 mod seeds;
 mod selection;
+mod source;
+mod streams;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,25 +34,35 @@ use tributary_protocol::{
     ids::{DatasetId, Did, StreamId},
     keys::{EncryptionKey, EncryptionPublicKey, FeedKey},
     keytree::Cover,
-    rules::native::NativeRules,
+    rules::RuleSet,
 };
 use tributary_store::Store;
 
-use self::{epochs::stream_log, lane::Lane, machine_log::MachineLog, origin::Origin, seeds::Seeds};
+use self::{
+    epochs::stream_log,
+    lane::{Lane, stats::LaneStats},
+    machine_log::MachineLog,
+    origin::Origin,
+    seeds::Seeds,
+    streams::{Stream, Streams},
+};
 use crate::{
     config::StreamConfig,
+    durations::DurationsReport,
     home::{Home, MachineKeys},
 };
 
 pub(crate) use self::bindings::load as stored_chain;
 pub(crate) use self::plaintext_hashes::PlaintextHashes;
 pub(crate) use self::selection::{in_time, live_range, newest_record, no_epoch, nothing_in_time};
+pub(crate) use self::streams::known_streams;
 pub use self::{
     bindings::OwnBindingError,
     epochs::EpochError,
     error::MachineError,
     ingest::{IngestProgress, IngestSummary, SourceTrouble, TopicSummary},
-    lane::{LaneError, LaneReport},
+    lane::{LaneError, LaneReport, Offered, Room},
+    live::{LiveStream, check_schema},
     log_writer::LogError,
     machine_log::MachineLogError,
     numbers::NumberError,
@@ -58,6 +71,7 @@ pub use self::{
     publish::{PublishError, Published},
     seeds::ForgetError,
     selection::SelectionError,
+    source::{FaultyPublisher, MAX_FAULTY, Situation, SourceReport, SourceState, SourceStats},
 };
 
 /// Tells the time, in milliseconds since 1970. Passed in so that tests can hold it.
@@ -114,16 +128,10 @@ pub struct MachineOptions<'a> {
     pub clock: Clock,
 }
 
-/// A stream as it runs.
-struct Stream {
-    config: StreamConfig,
-    id: StreamId,
-    kind: Kind,
-}
-
 enum Kind {
     Messages(Box<Lane>),
-    Files(Box<Mutex<publish::FileStream>>),
+    /// The counters stand beside the lock, which is held as long as a file takes.
+    Files(Box<Mutex<publish::FileStream>>, Arc<LaneStats>),
 }
 
 /// What `status` shows of one stream.
@@ -137,6 +145,9 @@ pub struct StreamReport {
     pub entries: u64,
     /// What its lane counted.
     pub lane: LaneReport,
+    /// How its live source stands, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceReport>,
 }
 
 /// The selling side of a node.
@@ -155,7 +166,7 @@ pub struct Machine {
     /// The one in force.
     binding: Mutex<Binding>,
     plaintext_hashes: Arc<PlaintextHashes>,
-    streams: Vec<Stream>,
+    streams: Streams,
 }
 
 impl Machine {
@@ -179,13 +190,19 @@ impl Machine {
     /// The id of a stream by the name it is published under.
     #[must_use]
     pub fn stream_id(&self, name: &str) -> Option<StreamId> {
-        self.streams.iter().find(|stream| stream.config.name() == name).map(|stream| stream.id)
+        self.streams.find(|stream| stream.config.name() == name).map(|stream| stream.id)
     }
 
     /// The configuration of a stream.
     #[must_use]
-    pub fn stream_config(&self, id: &StreamId) -> Option<&StreamConfig> {
-        self.streams.iter().find(|stream| stream.id == *id).map(|stream| &stream.config)
+    pub fn stream_config(&self, id: &StreamId) -> Option<Arc<StreamConfig>> {
+        self.streams.find(|stream| stream.id == *id).map(|stream| Arc::clone(&stream.config))
+    }
+
+    /// The names of all streams that run, those of patterns included.
+    #[must_use]
+    pub fn stream_names(&self) -> Vec<String> {
+        self.streams.all().iter().map(|stream| stream.config.name().to_owned()).collect()
     }
 
     /// What every stream counted.
@@ -197,13 +214,29 @@ impl Machine {
         let each = |stream: &Stream| {
             let log = stream_log(&self.keys, stream.id, self.incarnation());
             let entries = self.store.head(&log)?.map_or(0, |(seq, _)| seq + 1);
-            let lane = match &stream.kind {
-                Kind::Messages(lane) => lane.report(),
-                Kind::Files(files) => files.lock().unwrap_or_else(PoisonError::into_inner).report(),
-            };
-            Ok(StreamReport { name: stream.config.name().to_owned(), stream: stream.id, entries, lane })
+            let (name, lane, source) = (stream.config.name().to_owned(), stream.lane_report(), stream.source.report());
+            Ok(StreamReport { name, stream: stream.id, entries, lane, source })
         };
-        self.streams.iter().map(each).collect()
+        self.streams.all().iter().map(|stream| each(stream)).collect()
+    }
+
+    /// What the lane of every stream counted, by the stream's public name. Does not wait for the disk.
+    #[must_use]
+    pub fn lanes(&self) -> Vec<(String, LaneReport)> {
+        self.streams.all().iter().map(|stream| (stream.config.name().to_owned(), stream.lane_report())).collect()
+    }
+
+    /// How long batches of chunks took to the disk, by the public name of their stream.
+    #[must_use]
+    pub fn commits(&self) -> Vec<(String, DurationsReport)> {
+        let each = |stream: &Arc<Stream>| {
+            let took = match &stream.kind {
+                Kind::Messages(lane) => lane.commits(),
+                Kind::Files(_, stats) => stats.commits(),
+            };
+            (stream.config.name().to_owned(), took)
+        };
+        self.streams.all().iter().map(each).collect()
     }
 
     /// Closes the open dataset of one stream, or of all. What was taken in before is in it and durable.
@@ -214,8 +247,8 @@ impl Machine {
     pub fn close_datasets(&self, name: Option<&str>) -> Result<Vec<DatasetId>, MachineError> {
         let mut closed = Vec::new();
         for stream in self.named(name)? {
-            if let Kind::Messages(lane) = &stream.kind {
-                closed.extend(lane.close_dataset().map_err(|source| lane_error(stream, source))?);
+            if let Some(lane) = stream.lane() {
+                closed.extend(lane.close_dataset().map_err(|source| lane_error(&stream, source))?);
             }
         }
         Ok(closed)
@@ -229,8 +262,8 @@ impl Machine {
     pub fn renew_epochs(&self, name: Option<&str>) -> Result<(), MachineError> {
         for stream in self.named(name)? {
             match &stream.kind {
-                Kind::Messages(lane) => drop(lane.renew_epoch().map_err(|source| lane_error(stream, source))?),
-                Kind::Files(files) => files.lock().unwrap_or_else(PoisonError::into_inner).renew_epoch(),
+                Kind::Messages(lane) => drop(lane.renew_epoch().map_err(|source| lane_error(&stream, source))?),
+                Kind::Files(files, _) => files.lock().unwrap_or_else(PoisonError::into_inner).renew_epoch(),
             }
         }
         Ok(())
@@ -275,26 +308,23 @@ impl Machine {
     /// The first lane that failed; the others are ended all the same.
     pub fn shutdown(&self) -> Result<(), MachineError> {
         let mut first = None;
-        for stream in &self.streams {
-            if let Kind::Messages(lane) = &stream.kind
+        for stream in self.streams.end() {
+            if let Some(lane) = stream.lane()
                 && let Err(source) = lane.finish()
                 && first.is_none()
             {
-                first = Some(lane_error(stream, source));
+                first = Some(lane_error(&stream, source));
             }
         }
         self.heads()?;
         first.map_or(Ok(()), Err)
     }
 
-    fn named(&self, name: Option<&str>) -> Result<Vec<&Stream>, MachineError> {
-        let Some(name) = name else { return Ok(self.streams.iter().collect()) };
-        match self.streams.iter().find(|stream| stream.config.name() == name) {
+    fn named(&self, name: Option<&str>) -> Result<Vec<Arc<Stream>>, MachineError> {
+        let Some(name) = name else { return Ok(self.streams.all()) };
+        match self.streams.find(|stream| stream.config.name() == name) {
             Some(stream) => Ok(vec![stream]),
-            None => {
-                let known: Vec<&str> = self.streams.iter().map(|stream| stream.config.name()).collect();
-                Err(MachineError::NoStream { name: name.to_owned(), known: known.join(", ") })
-            }
+            None => Err(MachineError::NoStream { name: name.to_owned(), known: self.stream_names().join(", ") }),
         }
     }
 }
@@ -309,8 +339,8 @@ pub fn stored_bindings(store: &Store, did: &Did) -> Result<Vec<SignedBinding>, O
 }
 
 /// The rules of a stream, ready to apply; `None` for streams whose bytes no rule can look into.
-pub(crate) fn rules_of(config: &StreamConfig) -> Result<Option<NativeRules>, MachineError> {
-    config.native_rules().map_err(|source| MachineError::Rules { stream: config.name().to_owned(), source })
+pub(crate) fn rules_of(config: &StreamConfig) -> Result<Option<RuleSet>, MachineError> {
+    config.rule_set().map_err(|source| MachineError::Rules { stream: config.name().to_owned(), source })
 }
 
 fn lane_error(stream: &Stream, source: LaneError) -> MachineError {

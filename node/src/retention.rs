@@ -10,12 +10,13 @@ use tributary_protocol::{
 };
 use tributary_store::{Reason, Retention, Store, StoreError, WriteBatch};
 
-use crate::config::{self, Config, Role, StreamConfig};
+use crate::{
+    config::{self, Config, Role, StreamConfig},
+    machine::known_streams,
+};
 
-/// Entries read at a time, and tombstones written at a time.
+/// Tombstones written at a time.
 const PAGE: usize = 256;
-/// Bytes of entries read at a time.
-const PAGE_BYTES: usize = 1 << 20;
 
 /// What was dropped, or would be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub fn carry_out(
 ) -> Result<Collected, StoreError> {
     let (mut chunks, mut bytes) = (0, 0);
     if config.has_role(Role::Machine) {
-        for stream in &config.streams {
+        for stream in &known_streams(store, &config.streams)? {
             let (victims, size) = expired(store, did, stream, now_ms)?;
             chunks += victims.len() as u64;
             bytes += size;
@@ -99,18 +100,12 @@ fn expired(store: &Store, did: &Did, stream: &StreamConfig, now_ms: u64) -> Resu
     let mut kept: u64 = 0;
     let mut held = Vec::new();
     for log in &logs {
-        let mut from = 0;
-        loop {
-            let page = store.entries(log, from, PAGE, PAGE_BYTES)?;
-            let Some(last) = page.last() else { break };
-            from = last.seq.saturating_add(1);
-            for entry in &page {
-                let Ok(signed) = SignedEntry::decode(&entry.bytes) else { continue };
-                let EntryBody::Chunk(record) = &signed.entry().body else { continue };
-                if store.has_chunk(&record.hash)? {
-                    kept = kept.saturating_add(record.len.into());
-                    held.push((record.hash, record.len, signed.entry().time_ms));
-                }
+        for stored in store.log(log, ..) {
+            let Ok(signed) = SignedEntry::decode(&stored?.bytes) else { continue };
+            let EntryBody::Chunk(record) = &signed.entry().body else { continue };
+            if store.has_chunk(&record.hash)? {
+                kept = kept.saturating_add(record.len.into());
+                held.push((record.hash, record.len, signed.entry().time_ms));
             }
         }
     }

@@ -18,6 +18,7 @@ pub mod access;
 mod announcer;
 mod chunks;
 mod error;
+pub mod health;
 mod jobs;
 mod keeper;
 mod rates;
@@ -25,6 +26,7 @@ mod router;
 mod settings;
 pub mod status;
 mod sync_server;
+mod timings;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -33,7 +35,7 @@ use std::{
 
 use libp2p::multiaddr::Protocol;
 use tokio::{
-    sync::OnceCell,
+    sync::{OnceCell, Semaphore},
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
@@ -48,6 +50,7 @@ use self::{
     access::AccessService,
     announcer::{FeedAnnouncer, Outbox},
     chunks::StoredChunks,
+    health::Health,
     keeper::Kept,
     router::Routes,
     settings::{delivery_limits, net_config, parties, pull_config, store_options},
@@ -55,20 +58,23 @@ use self::{
     sync_server::SyncServer,
 };
 use crate::{
-    buyer::{Buyer, BuyerOptions, FeedLink},
-    config::{Config, Role},
+    buyer::{Buyer, BuyerOptions, FeedLink, MAX_LINK_ADDRS},
+    config::{Config, Role, Ros2Config},
+    durations::Durations,
     home::{Home, HomeLock, MachineKeys, Passphrase},
     machine::{Clock, Machine, MachineOptions, system_clock},
-    net::{self, Client, Multiaddr, NetError, NetEvents, PullServer},
+    net::{self, AddressState, Client, Multiaddr, NetError, NetEvents, PullServer},
     peaq::{
         Deliveries, Parties,
         orchestration::{Orchestration, OrchestrationParts, desk::PeerDesk},
     },
+    ros2::{Ros2, Ros2Error, Ros2Options},
 };
 
 pub use self::{
     error::{NodeError, ShutdownError},
     jobs::JobError,
+    timings::Timings,
 };
 
 /// How long a source may take to notice that the node stops.
@@ -92,6 +98,9 @@ pub struct NodeOptions {
     pub config: Config,
     /// Opens its keys, if they are sealed.
     pub passphrase: Option<Passphrase>,
+    /// ROS arguments of the command line, `--ros-args` first. With them, live topics are ingested whether the configuration says so or
+    /// not.
+    pub ros_arguments: Option<Vec<String>>,
 }
 
 /// A running node. Clones share it.
@@ -112,9 +121,14 @@ struct Inner {
     outbox: Option<Arc<Outbox>>,
     buyer: Option<Buyer>,
     access: Arc<AccessService>,
+    sync: Arc<SyncServer>,
+    gossip_took: Arc<Durations>,
     pulls: Mutex<Option<PullServer>>,
     deliveries: Option<Deliveries>,
     orchestration: Option<Arc<Orchestration>>,
+    /// The place of who looks at the node's health.
+    looking: Arc<Semaphore>,
+    ros2: Option<Arc<Ros2>>,
     /// Cancelled when the node begins to stop.
     stopping: CancellationToken,
     /// Ingests and publications under way.
@@ -138,7 +152,10 @@ impl Node {
     ///
     /// Names what is wrong; nothing is left running then.
     pub async fn start(options: NodeOptions) -> Result<Self, NodeError> {
-        let NodeOptions { home, config, passphrase } = options;
+        let NodeOptions { home, mut config, passphrase, ros_arguments } = options;
+        if ros_arguments.is_some() {
+            config.ros2.get_or_insert_default();
+        }
         let lock = home.lock()?;
         let opened = {
             let (home, settings) = (home.clone(), store_options(&config));
@@ -159,7 +176,7 @@ impl Node {
                 return Err(error.into());
             }
         };
-        let parts = Parts { home, config, lock, keys, store: store.clone(), net: net.clone() };
+        let parts = Parts { home, config, lock, keys, store: store.clone(), net: net.clone(), ros_arguments };
         match Self::assemble(parts, events).await {
             Ok(node) => Ok(node),
             Err(error) => {
@@ -171,7 +188,7 @@ impl Node {
     }
 
     async fn assemble(parts: Parts, events: NetEvents) -> Result<Self, NodeError> {
-        let Parts { home, config, lock, keys, store, net } = parts;
+        let Parts { home, config, lock, keys, store, net, ros_arguments } = parts;
         let clock = system_clock();
         let did = keys.identity.did();
         // From here on nobody who subscribes is missed.
@@ -217,13 +234,15 @@ impl Node {
                 let run = announcer::run(net.clone(), machine, announcements, outbox, peer_events, quiet.clone());
                 tokio::spawn(run)
             });
+            let gossip_took = Arc::new(Durations::default());
             let routes = Routes {
                 net: net.clone(),
                 store: store.clone(),
                 machine: machine.clone(),
                 buyer: buyer.clone(),
-                sync,
+                sync: Arc::clone(&sync),
                 access: Arc::clone(&access),
+                gossip_took: Arc::clone(&gossip_took),
             };
             router::start(routes, events, &mut tasks);
             let kept = Kept {
@@ -254,6 +273,11 @@ impl Node {
                 }
                 _ => None,
             };
+            let jobs = TaskTracker::new();
+            let ros2 = match &config.ros2 {
+                Some(ros2) => Some(start_ros2(ros2, ros_arguments, machine.as_ref(), &jobs, &stopping).await?),
+                None => None,
+            };
             let ends = Ends { announcer, quiet, tasks, lock: Some(lock) };
             let inner = Inner {
                 home,
@@ -267,11 +291,15 @@ impl Node {
                 outbox,
                 buyer,
                 access,
+                sync,
+                gossip_took,
                 pulls: Mutex::new(Some(pulls)),
                 deliveries,
                 orchestration,
+                looking: Arc::new(Semaphore::new(1)),
+                ros2,
                 stopping,
-                jobs: TaskTracker::new(),
+                jobs,
                 ends: tokio::sync::Mutex::new(ends),
                 stopped: OnceCell::new(),
             };
@@ -338,6 +366,12 @@ impl Node {
         parties(&self.inner.config, &self.inner.home)
     }
 
+    /// The ROS side, where live topics are ingested.
+    #[must_use]
+    pub fn ros2(&self) -> Option<&Arc<Ros2>> {
+        self.inner.ros2.as_ref()
+    }
+
     /// The home.
     #[must_use]
     pub fn home(&self) -> &Home {
@@ -362,8 +396,9 @@ impl Node {
         &self.inner.stopping
     }
 
-    /// Links to pass the machine's feed on with, the most useful first: configured addresses, then those that others may
-    /// reach, and loopback addresses only where there is nothing else. Empty without the role machine.
+    /// Links to pass the machine's feed on with, the most useful first: one with all addresses under which others are known to
+    /// reach it (configured, tested, through relays), then those that others may reach, and loopback addresses only where there
+    /// is nothing else. Empty without the role machine.
     ///
     /// # Errors
     ///
@@ -372,23 +407,41 @@ impl Node {
         if self.inner.machine.is_none() {
             return Ok(Vec::new());
         }
-        let me = self.inner.net.peer_id();
-        let mut addrs: Vec<Multiaddr> = Vec::new();
-        for addr in &self.inner.config.network.external {
-            let whole = matches!(addr.iter().last(), Some(Protocol::P2p(_)));
-            addrs.push(if whole { addr.clone() } else { addr.clone().with(Protocol::P2p(me)) });
-        }
+        let reach = self.inner.net.reach().await?;
+        let me = Protocol::P2p(self.inner.net.peer_id());
+        let direct = reach.addresses.into_iter().filter(|own| {
+            matches!(own.state, AddressState::Configured | AddressState::Mapped | AddressState::Reachable)
+        });
+        let direct = direct.map(|own| own.address.with(me.clone()));
+        let circuits = reach.relays.into_iter().filter_map(|relay| relay.circuit);
+        let known: Vec<Multiaddr> = direct.chain(circuits).take(MAX_LINK_ADDRS).collect();
         let (near, far): (Vec<_>, Vec<_>) = self.inner.net.listen_addrs().await?.into_iter().partition(is_loopback);
-        addrs.extend(far);
-        if addrs.is_empty() {
-            addrs = near;
+        let mut links = Vec::new();
+        if !known.is_empty() {
+            links.push(FeedLink::new(self.inner.did, known.clone()));
         }
-        Ok(addrs.into_iter().map(|addr| FeedLink::new(self.inner.did, vec![addr])).collect())
+        let others = far.into_iter().filter(|addr| !known.contains(addr));
+        links.extend(others.map(|addr| FeedLink::new(self.inner.did, vec![addr])));
+        if links.is_empty() {
+            links.extend(near.into_iter().map(|addr| FeedLink::new(self.inner.did, vec![addr])));
+        }
+        Ok(links)
     }
 
     /// How the node stands. What cannot be read is left out, and a warning says so.
     pub async fn status(&self) -> NodeStatus {
         status::gather::collect(self).await
+    }
+
+    /// How long things took since the start.
+    #[must_use]
+    pub fn timings(&self) -> Timings {
+        Timings::of(&self.inner)
+    }
+
+    /// Whether the node is alive, and whether it is ready. Bounded in time: what does not answer is named.
+    pub async fn health(&self) -> Health {
+        health::look(&self.inner).await
     }
 
     /// Stops the node: sources, then streams (sealed, durable, announced), then the network and the store. Calls after the
@@ -410,6 +463,7 @@ struct Parts {
     keys: MachineKeys,
     store: Store,
     net: Client,
+    ros_arguments: Option<Vec<String>>,
 }
 
 impl Inner {
@@ -497,6 +551,26 @@ fn open_sides(
         None
     };
     Ok((machine, buyer))
+}
+
+/// Starts the ROS side, which ends as a source does: when the node stops, before the lanes.
+async fn start_ros2(
+    config: &Ros2Config,
+    arguments: Option<Vec<String>>,
+    machine: Option<&Arc<Machine>>,
+    jobs: &TaskTracker,
+    stopping: &CancellationToken,
+) -> Result<Arc<Ros2>, NodeError> {
+    let machine = Arc::clone(machine.ok_or(Ros2Error::NoMachine)?);
+    let options = Ros2Options { config: config.clone(), arguments: arguments.unwrap_or_default(), machine };
+    let ros2 = Arc::new(blocking(move || Ros2::start(options)).await??);
+    let (ends, stopping) = (Arc::clone(&ros2), stopping.clone());
+    jobs.spawn(async move {
+        stopping.cancelled().await;
+        // Only the end of the runtime keeps it from ending, and then it ends with the process.
+        let _ = tokio::task::spawn_blocking(move || ends.stop()).await;
+    });
+    Ok(ros2)
 }
 
 /// A machine listens to its own topics: who listens is in the mesh that its entries travel through, and an entry of its own

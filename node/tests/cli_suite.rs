@@ -3,8 +3,12 @@
 // A failed expectation ends a test, with what was found.
 #![allow(clippy::panic)]
 
+#[path = "cli_suite/agent.rs"]
+mod agent;
 #[path = "cli_suite/control.rs"]
 mod control;
+#[path = "cli_suite/doctor.rs"]
+mod doctor;
 #[path = "cli_suite/life.rs"]
 mod life;
 #[path = "cli_suite/offline.rs"]

@@ -64,6 +64,9 @@ pub enum JsonError {
         /// Where the key starts.
         offset: usize,
     },
+    /// Half of a surrogate pair where the form has no way to write it.
+    #[error("the string has half of a surrogate pair, which is no text")]
+    Surrogate,
     /// Not JSON.
     #[error("not JSON at byte {offset}: expected {expected}")]
     Syntax {
@@ -128,6 +131,17 @@ impl Value {
     pub fn to_canonical(&self) -> Result<Vec<u8>, JsonError> {
         let mut out = Vec::new();
         self.write_canonical(&mut out)?;
+        Ok(out)
+    }
+
+    /// The form that peaq's ROS 2 agent hashes and encrypts: the canonical one, but with every character from U+007F on as it
+    /// is, in UTF-8.
+    ///
+    /// # Errors
+    /// As [`Value::write_canonical`], and [`JsonError::Surrogate`].
+    pub fn to_raw_canonical(&self) -> Result<Vec<u8>, JsonError> {
+        let mut out = Vec::new();
+        CanonicalWriter::raw().value(self, &mut out)?;
         Ok(out)
     }
 

@@ -1,13 +1,15 @@
 //! Field rules: what of a message leaves the machine, and in which form.
 //!
-//! Owns two sets of semantics that never mix, and the transformations both use:
+//! Owns three sets of semantics that never mix:
 //!
 //! - [`native`]: a native Data Event Map. It fails closed: rules that could miss what they protect do not load, and a message
 //!   that does not fit its rules is refused by name.
+//! - [`agent`]: the configuration of peaq's ROS 2 agent, whose rules are read in another way and leave other wrappers. What the
+//!   agent keeps back is kept back; where it would let out what a rule should protect, the message is refused.
 //! - [`apply`]: exactly what peaq's SDK does, with its gaps (lists are never entered, a key that contains a dot keeps its
 //!   clear text, an unknown action includes). For interoperability only.
 //!
-//! Transformed values stand in wrappers, the same in both:
+//! A stream has the first or the second: [`RuleSet`]. Transformed values stand in wrappers; those of the first and the third:
 //!
 //! ```text
 //! {"__encrypted":true,"ciphertext":<base64 of iv 12 || ciphertext || tag 16>,"algorithm":"AES-256-GCM"}
@@ -17,19 +19,31 @@
 //! The plaintext of an encrypted field is its canonical JSON. The IV is random: rotate a field key long before 2^32
 //! messages.
 
+pub mod agent;
+mod error;
 mod generalize;
 pub mod native;
+mod path;
+mod report;
 mod sdk;
+mod set;
 mod transform;
 
 use std::{fmt, str::FromStr};
 
 pub use self::{
+    error::{LoadError, RuleViolation},
     generalize::generalize,
+    path::SchemaPaths,
+    report::{FieldFate, Report},
     sdk::{EncryptCtx, FieldRule, TopicRules, apply},
+    set::RuleSet,
     transform::{ALGORITHM, FieldKey, decrypt_field, hash_value, keyed_hash_value},
 };
 use crate::json::JsonError;
+
+/// The most rules of one stream.
+const MAX_RULES: usize = 1024;
 
 /// Why a value could not be transformed, or turned back. Where peaq has a text for it, it is peaq's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::ops::Bound;
+
 use support::{body, hash_of, log, options, small};
 use tributary_protocol::ids::DatasetId;
 use tributary_store::{ChunkState, EntryIndex, Reason, Recovery, Store, StoreError, Table, VerifiedChunk, WriteBatch};
@@ -299,4 +301,32 @@ fn a_store_opens_right_after_it_was_closed() {
         store.commit(batch).unwrap();
         store.close().unwrap();
     }
+}
+
+#[test]
+fn a_log_is_read_in_any_range_page_by_page_and_over_gaps() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(dir.path(), &options()).unwrap();
+    let seqs: Vec<u64> = (3..700).filter(|seq| !(300..400).contains(seq)).collect();
+    let mut batch = WriteBatch::new();
+    for seq in &seqs {
+        batch.put_entry(log(1), *seq, vec![7; 3000], EntryIndex::default());
+    }
+    batch.put_entry(log(2), 0, "of another log", EntryIndex::default());
+    store.commit(batch).unwrap();
+    let read = |range: (Bound<u64>, Bound<u64>)| -> Vec<u64> {
+        store.log(&log(1), range).map(|entry| entry.unwrap().seq).collect()
+    };
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    assert_eq!(read(all), seqs);
+    for (first, last) in
+        [(0, 2), (0, 3), (3, 3), (258, 259), (290, 410), (310, 390), (310, 400), (600, 900), (700, 800)]
+    {
+        let expected: Vec<u64> = seqs.iter().copied().filter(|seq| (first..=last).contains(seq)).collect();
+        assert_eq!(read((Bound::Included(first), Bound::Included(last))), expected, "{first}..={last}");
+        assert_eq!(read((Bound::Included(first), Bound::Excluded(last + 1))), expected, "{first}..{}", last + 1);
+    }
+    assert!(read((Bound::Excluded(u64::MAX), Bound::Unbounded)).is_empty());
+    assert!(read((Bound::Unbounded, Bound::Excluded(0))).is_empty());
+    assert!(read((Bound::Included(9), Bound::Included(5))).is_empty());
 }

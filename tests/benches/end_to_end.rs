@@ -5,7 +5,8 @@
 //! cargo bench -p tributary-tests --bench end_to_end -- seal packages     only these sections
 //! ```
 //!
-//! Sections: `seal`, `packages`, `store`, `pull`, `frames`, `grant`, `access`. A figure and what it is compared with take turns, five rounds; a ratio
+//! Sections: `seal`, `packages`, `store`, `pull`, `frames`, `grant`, `access`, and with `--features ros2` in the environment of
+//! `tests/tools/ros2_env.sh`: `ros2`. A figure and what it is compared with take turns, five rounds; a ratio
 //! is the median of the ratios of the rounds, because machines and disks drift. What happens inside one thread is measured in CPU
 //! time of that thread, so "per core" holds on a machine that does something else, too; what waits for disks and peers is
 //! measured on the clock.
@@ -45,6 +46,9 @@ mod nodes;
 mod packages;
 #[path = "end_to_end/pull.rs"]
 mod pull;
+#[cfg(feature = "ros2")]
+#[path = "end_to_end/ros2.rs"]
+mod ros2;
 #[path = "end_to_end/sdk.rs"]
 mod sdk;
 #[path = "end_to_end/seal.rs"]
@@ -59,7 +63,17 @@ use std::path::PathBuf;
 use sdk::Sdk;
 use table::Table;
 
-const SECTIONS: [&str; 7] = ["seal", "packages", "store", "pull", "frames", "grant", "access"];
+const SECTIONS: &[&str] = &[
+    "seal",
+    "packages",
+    "store",
+    "pull",
+    "frames",
+    "grant",
+    "access",
+    #[cfg(feature = "ros2")]
+    "ros2",
+];
 
 /// What all sections share.
 struct Bench {
@@ -88,17 +102,19 @@ fn main() {
 
     println!("{}", machine::describe(bench.sdk.as_ref()));
     for section in SECTIONS {
-        if !wanted.is_empty() && !wanted.iter().any(|name| name == section) {
+        if !wanted.is_empty() && !wanted.iter().any(|name| name == *section) {
             continue;
         }
         eprintln!("measuring: {section}");
-        match section {
+        match *section {
             "seal" => seal::run(&mut bench),
             "packages" => packages::run(&mut bench),
             "store" => store::run(&mut bench),
             "pull" => pull::run(&mut bench),
             "frames" => frames::run(&mut bench),
             "grant" => grant::run(&mut bench),
+            #[cfg(feature = "ros2")]
+            "ros2" => ros2::run(&mut bench),
             _ => access::run(&mut bench),
         }
     }

@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tributary::control::{
     ControlClient,
@@ -26,9 +27,13 @@ use crate::{
 /// When it is not there: Cargo builds it with the tests of this package.
 #[must_use]
 pub fn program() -> PathBuf {
+    program_named("tributary-under-test")
+}
+
+pub(crate) fn program_named(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     // target/<profile>/deps/<test> and target/<profile>/<program>
-    let path = tests.ancestors().nth(2).unwrap().join("tributary-under-test");
+    let path = tests.ancestors().nth(2).unwrap().join(name);
     assert!(
         path.is_file(),
         "{} is not there; run the tests with `cargo nextest run -p tributary-tests`",
@@ -117,9 +122,23 @@ impl NodeProcess {
     ///
     /// When it does neither.
     pub async fn try_start(home: &Path) -> Result<Self, ExitStatus> {
+        let mut command = Command::new(program());
+        command.args(["run", "-v"]);
+        Self::try_start_by(command, home).await
+    }
+
+    /// As [`NodeProcess::try_start`], by this command; its process must become the node's.
+    ///
+    /// # Errors
+    ///
+    /// The exit status of a node that ends instead.
+    ///
+    /// # Panics
+    ///
+    /// When it does neither.
+    pub async fn try_start_by(mut command: Command, home: &Path) -> Result<Self, ExitStatus> {
         let log = fs::OpenOptions::new().create(true).append(true).open(log_path(home)).unwrap();
-        let child = Command::new(program())
-            .args(["run", "-v"])
+        let child = command
             .env("TRIBUTARY_HOME", home)
             .env_remove("TRIBUTARY_LOG")
             .stdin(Stdio::null())
@@ -154,6 +173,34 @@ impl NodeProcess {
     #[must_use]
     pub fn client(&self) -> &ControlClient {
         &self.client
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends the process a signal.
+    ///
+    /// # Panics
+    ///
+    /// When it has ended.
+    pub fn signal(&mut self, signal: Signal) {
+        assert!(self.is_alive(), "the node had ended before the signal:\n{}", tail(&log_path(&self.home)));
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the end of the process.
+    ///
+    /// # Panics
+    ///
+    /// When it does not end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let status = until("the node to end", async || self.child.try_wait().unwrap()).await;
+        cleanup::ended(self.child.id());
+        status
     }
 
     /// Everything it has logged.

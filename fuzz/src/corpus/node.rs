@@ -30,6 +30,9 @@ fn config(seeds: &mut Seeds) {
     seeds.add("config", "buyer", include_str!("../../../examples/buyer.yaml"));
     seeds.add("config", "flow", "{roles: [machine], streams: [{topic: &a /x, mode: raw}, {topic: '/y', mode: raw}]}\n");
     seeds.add("config", "override", "store.quota=10GiB");
+    let agent = include_str!("../../../examples/peaq-agent.yaml");
+    let lines = agent.lines().filter(|line| !line.trim_start().starts_with('#'));
+    seeds.add("config", "agent", lines.collect::<Vec<_>>().join("\n"));
     let did = known::did();
     seeds.add("feed_link", "bare", format!("tributary://{did}"));
     seeds.add(

@@ -13,7 +13,7 @@ use tributary_store::{Store, StoreError};
 use super::{
     Buyer, blocking,
     error::{BuyerError, FollowError},
-    feed::{PAGE_BYTES, closing_entry, decode_stored},
+    feed::{closing_entry, decode_stored},
     listing::{PullSelection, dataset_place, stream_logs, visit_machine_log},
 };
 
@@ -129,7 +129,7 @@ impl Buyer {
         // Not followed any more, or nothing of it came yet.
         let store = &self.inner.store;
         let Some((last, _)) = store.head(log)? else { return Ok(None) };
-        let first = store.entries(log, 0, 1, PAGE_BYTES)?.first().map_or(0, |entry| entry.seq);
+        let first = store.log(log, ..).next().transpose()?.map_or(0, |entry| entry.seq);
         Ok(Some((first, last.saturating_add(1))))
     }
 

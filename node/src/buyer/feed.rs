@@ -474,16 +474,10 @@ fn put_evidence(batch: &mut WriteBatch, did: &Did, evidence: &Evidence) {
 fn cut(store: &Store, batch: &mut WriteBatch, cuts: &[Truncated]) -> Result<(), BuyerError> {
     for Truncated { log, from_seq } in cuts {
         if log.log == LogId::MACHINE {
-            let mut from = *from_seq;
-            loop {
-                let page = store.entries(log, from, PAGE, PAGE_BYTES)?;
-                let Some(last) = page.last() else { break };
-                from = last.seq.saturating_add(1);
-                for entry in &page {
-                    if let EntryBody::DatasetClosed(close) = &decode_stored(&entry.bytes)?.entry().body {
-                        batch.delete_row(Table::Dataset, close.dataset.as_bytes().to_vec());
-                        batch.delete_row(Table::Dataset, closed_key(&log.did, &close.dataset));
-                    }
+            for stored in store.log(log, *from_seq..) {
+                if let EntryBody::DatasetClosed(close) = &decode_stored(&stored?.bytes)?.entry().body {
+                    batch.delete_row(Table::Dataset, close.dataset.as_bytes().to_vec());
+                    batch.delete_row(Table::Dataset, closed_key(&log.did, &close.dataset));
                 }
             }
         }

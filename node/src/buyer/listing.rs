@@ -3,7 +3,7 @@
 //! Owns the view for people and programs; every value comes from an entry that was checked when it was stored. Reads block:
 //! the public functions run where that is allowed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeBounds};
 
 use serde::{Deserialize, Serialize};
 use tributary_protocol::{
@@ -16,7 +16,7 @@ use tributary_store::Store;
 use super::{
     Buyer, blocking,
     error::BuyerError,
-    feed::{PAGE, PAGE_BYTES, closing_entry, decode_stored},
+    feed::{closing_entry, decode_stored},
 };
 
 /// Which chunks of a machine are meant.
@@ -127,39 +127,13 @@ pub struct ChunkInfo {
     pub granted: bool,
 }
 
-/// The entries of a log from a position on, page by page, up to and including `last`.
-pub(super) struct Entries<'a> {
-    store: &'a Store,
+/// The entries of a log in a range of positions, page by page.
+pub(super) fn entries(
+    store: &Store,
     log: LogKey,
-    next: Option<u64>,
-    last: u64,
-    page: std::vec::IntoIter<tributary_store::LogEntry>,
-}
-
-impl<'a> Entries<'a> {
-    pub(super) fn new(store: &'a Store, log: LogKey, from: u64, last: u64) -> Self {
-        Self { store, log, next: Some(from), last, page: Vec::new().into_iter() }
-    }
-
-    pub(super) fn next_entry(&mut self) -> Result<Option<SignedEntry>, BuyerError> {
-        loop {
-            if let Some(entry) = self.page.next() {
-                if entry.seq > self.last {
-                    self.next = None;
-                    return Ok(None);
-                }
-                return decode_stored(&entry.bytes).map(Some);
-            }
-            let Some(from) = self.next.filter(|from| *from <= self.last) else { return Ok(None) };
-            let page = self.store.entries(&self.log, from, PAGE, PAGE_BYTES)?;
-            let Some(last) = page.last() else {
-                self.next = None;
-                return Ok(None);
-            };
-            self.next = last.seq.checked_add(1);
-            self.page = page.into_iter();
-        }
-    }
+    range: impl RangeBounds<u64>,
+) -> impl Iterator<Item = Result<SignedEntry, BuyerError>> {
+    store.log(&log, range).map(|stored| decode_stored(&stored?.bytes))
 }
 
 /// Visits every entry of a machine's log, in all incarnations, until `visit` says stop.
@@ -169,9 +143,8 @@ pub(super) fn visit_machine_log(
     mut visit: impl FnMut(&SignedEntry) -> bool,
 ) -> Result<(), BuyerError> {
     for log in store.logs(Some(did))?.into_iter().filter(|log| log.log == LogId::MACHINE) {
-        let mut entries = Entries::new(store, log, 0, u64::MAX);
-        while let Some(entry) = entries.next_entry()? {
-            if !visit(&entry) {
+        for entry in entries(store, log, ..) {
+            if !visit(&entry?) {
                 return Ok(());
             }
         }
@@ -298,8 +271,8 @@ impl Buyer {
                 time_to_ms: 0,
                 first_seq,
             };
-            let mut entries = Entries::new(store, log, first_seq, last);
-            while let Some(entry) = entries.next_entry()? {
+            for entry in entries(store, log, first_seq..=last) {
+                let entry = entry?;
                 let EntryBody::Chunk(record) = &entry.entry().body else { continue };
                 open.chunks = open.chunks.saturating_add(1);
                 open.packages += u64::from(record.package_count);
@@ -370,8 +343,8 @@ impl Buyer {
         visit: &mut dyn FnMut(LogKey, u64, &ChunkRecord) -> bool,
     ) -> Result<(), BuyerError> {
         for (log, first, last) in places.iter().copied() {
-            let mut entries = Entries::new(&self.inner.store, log, first, last);
-            while let Some(entry) = entries.next_entry()? {
+            for entry in entries(&self.inner.store, log, first..=last) {
+                let entry = entry?;
                 let EntryBody::Chunk(record) = &entry.entry().body else { continue };
                 if dataset.is_some_and(|dataset| dataset != record.dataset) {
                     break;

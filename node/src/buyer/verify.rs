@@ -37,7 +37,7 @@ use super::{
     Buyer, blocking,
     error::{BuyerError, VerifyError},
     feed::{closing_entry, decode_stored, stored_chain},
-    listing::{Entries, PullSelection, dataset_place},
+    listing::{PullSelection, dataset_place, entries},
     plaintext::open_chunk,
 };
 
@@ -249,8 +249,8 @@ impl Proof<'_> {
         let Some(pin) = reigns.and_then(|reigns| reigns.pin_above(seq)) else { return Ok(()) };
         let mut last = (seq, hash);
         let to = pin.at.saturating_sub(1);
-        let mut entries = Entries::new(&self.buyer.inner.store, log, seq.saturating_add(1), to);
-        while let Some(entry) = entries.next_entry()? {
+        for entry in entries(&self.buyer.inner.store, log, seq.saturating_add(1)..=to) {
+            let entry = entry?;
             if entry.entry().seq != last.0 + 1 || entry.entry().prev != last.1 {
                 return Err(wrong(format!("entry {} does not follow entry {}", entry.entry().seq, last.0)));
             }
@@ -312,13 +312,13 @@ impl Proof<'_> {
         };
         let reigns = self.reigns(&log);
         let store = self.buyer.inner.store.clone();
-        let mut entries = Entries::new(&store, log, first_seq, last_seq);
         let mut last: Option<(u64, Hash)> = None;
         let pool = Pool::new();
         let mut window: VecDeque<(ChunkRecord, Receiver<Body>)> = VecDeque::new();
         let mut packages = Packages::new(self.did);
         let mut content = None;
-        while let Some(signed) = entries.next_entry().within("chunk entries")? {
+        for signed in entries(&store, log, first_seq..=last_seq) {
+            let signed = signed.within("chunk entries")?;
             let entry = signed.entry();
             if let (Scope::Open { dataset, .. }, EntryBody::Chunk(record)) = (scope, &entry.body)
                 && record.dataset != *dataset

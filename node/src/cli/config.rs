@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{CliError, Context, Exit, Table};
-use crate::config::{Compression, Config, DefaultAction, Mode, Policy, Role, RulesError, show_bytes};
+use crate::config::{Compression, Config, FieldRules, Mode, Policy, RulesError, show_bytes};
 
 /// `tributary config`
 #[derive(Debug, Subcommand)]
@@ -32,6 +32,8 @@ struct Report {
     roles: Vec<&'static str>,
     streams: Vec<StreamReport>,
     follow: Vec<String>,
+    /// What was accepted and a person should know about.
+    notices: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -50,12 +52,12 @@ fn report(config: &Config) -> Report {
         topic: stream.topic.clone(),
         name: stream.name().to_owned(),
         mode: match &stream.mode {
-            Mode::Fields { default: DefaultAction::Include, .. } => "fields, all but what rules say",
-            Mode::Fields { default: DefaultAction::Exclude, .. } => "fields, only what rules say",
+            Mode::Fields(rules) if rules.is_allowlist() => "fields, only what rules say",
+            Mode::Fields(_) => "fields, all but what rules say",
             Mode::Raw => "raw",
             Mode::File => "file",
         },
-        rules: stream.rules().len(),
+        rules: stream.rules().map_or(0, FieldRules::count),
         chunk_bytes: stream.chunk.bytes,
         compression: match stream.compression {
             Compression::None => "none",
@@ -69,23 +71,17 @@ fn report(config: &Config) -> Report {
     });
     Report {
         valid: true,
-        roles: config
-            .roles
-            .iter()
-            .map(|role| match role {
-                Role::Machine => "machine",
-                Role::Buyer => "buyer",
-            })
-            .collect(),
+        roles: config.roles.iter().map(|role| role.name()).collect(),
         streams: streams.collect(),
         follow: config.follow.iter().map(|follow| follow.machine.to_string()).collect(),
+        notices: config.notices.iter().map(ToString::to_string).collect(),
     }
 }
 
 /// Loads the rules of every stream with their keys, and forgets them again.
 fn check_rules(config: &Config) -> Result<(), CliError> {
     for stream in &config.streams {
-        stream.native_rules().map(drop).map_err(|error| {
+        stream.rule_set().map(drop).map_err(|error| {
             let what = format!("the rules of the stream {} cannot be used", stream.topic);
             match &error {
                 RulesError::Key { file, .. } => {
@@ -119,6 +115,9 @@ pub(super) fn run(command: &ConfigCommand, context: &Context) -> Result<(), CliE
         }
         for machine in &report.follow {
             writeln!(out, "follows {machine}")?;
+        }
+        for notice in &report.notices {
+            writeln!(out, "\nnote: {notice}")?;
         }
         Ok(())
     })

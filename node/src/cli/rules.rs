@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Subcommand;
 use serde::Serialize;
-use tributary_protocol::rules::{Action, native::NativeRules};
+use tributary_protocol::rules::{Action, RuleSet};
 
 use super::{CliError, Context, Exit, Table, ingest::absolute, reach::told, show};
 use crate::{
@@ -106,9 +106,9 @@ fn test(args: &TestArgs, config: &Config, context: &Context) -> Result<Report, C
         // What stays is part of the answer.
         options.topics = TopicFilter::All;
     }
-    let mut rules: BTreeMap<&str, NativeRules> = BTreeMap::new();
+    let mut rules: BTreeMap<&str, RuleSet> = BTreeMap::new();
     for stream in &config.streams {
-        let loaded = stream.native_rules().map_err(|error| {
+        let loaded = stream.rule_set().map_err(|error| {
             CliError::new(Exit::Usage, format!("the rules of the stream {} cannot be used", stream.topic)).cause(error)
         })?;
         rules.extend(loaded.map(|loaded| (stream.topic.as_str(), loaded)));
@@ -137,14 +137,15 @@ fn test(args: &TestArgs, config: &Config, context: &Context) -> Result<Report, C
         let known = topics.contains_key(&**topic);
         let entry = topics.entry(topic.to_string()).or_default();
         if !known && let Some(stream) = config.stream_for_topic(topic) {
-            entry.stream = Some(stream.name().to_owned());
+            // A pattern's topics are published under their own names.
+            entry.stream = Some(if stream.pattern().is_some() { topic.to_string() } else { stream.name().to_owned() });
             entry.mode = Some(match stream.mode {
                 Mode::Fields { .. } => "fields",
                 Mode::Raw => "raw",
                 Mode::File => "file",
             });
             // What the schema already tells needs no message.
-            if let (Some(rules), Some(paths)) = (rules.get(&**topic), source.schema_paths(topic))
+            if let (Some(rules), Some(paths)) = (rules.get(stream.topic.as_str()), source.schema_paths(topic))
                 && let Err(error) = rules.check_schema(&paths)
             {
                 entry.violations.insert(error.to_string(), 1);
@@ -158,18 +159,15 @@ fn test(args: &TestArgs, config: &Config, context: &Context) -> Result<Report, C
             continue;
         }
         let SourceItem::Message(message) = item else { continue };
-        count(entry, message.content, rules.get(topic_of(&message.topic)));
+        let stream = config.stream_for_topic(&message.topic);
+        count(entry, message.content, stream.and_then(|stream| rules.get(stream.topic.as_str())));
     }
     bar.finish_and_clear();
     let violations = topics.values().flat_map(|topic| topic.violations.values()).sum();
     Ok(Report { recording: args.recording.clone(), violations, damaged, topics })
 }
 
-fn topic_of(topic: &std::sync::Arc<str>) -> &str {
-    topic
-}
-
-fn count(entry: &mut TopicReport, content: Content, rules: Option<&NativeRules>) {
+fn count(entry: &mut TopicReport, content: Content, rules: Option<&RuleSet>) {
     entry.messages += 1;
     let Some(mode) = entry.mode else { return };
     let (Content::Fields(fields), Some(rules)) = (content, rules) else {

@@ -1,18 +1,21 @@
 //! `tributary run`: the node in the foreground.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tributary_protocol::ids::Did;
 
-use super::{CliError, Context, Exit, reach::told};
+use super::{CliError, Context, Exit, reach::told, supervisor};
 use crate::{
+    config::{Config, Role},
     control::{
         self, ControlListener,
         api::{Code, Problem},
     },
+    metrics::{self, MetricsListener},
+    ros2::{Launch, Ros2Error},
     service::{Node, NodeOptions},
 };
 
@@ -25,6 +28,9 @@ pub struct RunArgs {
     /// Override a key, such as store.quota=10GiB; can be given again
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// What follows `--ros-args` on the command line, taken out before the rest is parsed.
+    #[arg(skip)]
+    pub(super) ros: Option<Vec<String>>,
 }
 
 /// What is printed, one line each with `--json`.
@@ -39,8 +45,11 @@ enum RunEvent<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         link: Option<&'a str>,
         links: &'a [String],
-        listen: Vec<String>,
+        listen: &'a [String],
         control: PathBuf,
+        /// Where metrics and health are offered; missing where they are not.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metrics: Option<SocketAddr>,
         pid: u32,
     },
     /// It begins to stop.
@@ -51,9 +60,13 @@ enum RunEvent<'a> {
 
 pub(super) fn run(args: &RunArgs, context: &Context) -> Result<(), CliError> {
     let home = context.home()?;
-    let config = context.config(args.config.as_deref(), &args.set)?;
+    let config = read_config(args, context)?;
+    for notice in &config.notices {
+        tracing::warn!(place = %notice.place, "{}", notice.text);
+    }
     let socket = context.socket(&home, &config);
-    let options = NodeOptions { home, config, passphrase: context.passphrase()? };
+    let passphrase = context.passphrase()?;
+    let options = NodeOptions { home, config, passphrase, ros_arguments: args.ros.clone() };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -62,6 +75,22 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> Result<(), CliError> {
     // The node has closed what must be closed; after a second Ctrl-C nothing is waited for.
     runtime.shutdown_background();
     result
+}
+
+/// The configuration, with what ROS parameters say about it.
+fn read_config(args: &RunArgs, context: &Context) -> Result<Config, CliError> {
+    let mut overrides = context.overrides(&args.set)?;
+    let mut told_by_ros = None;
+    if let Some(arguments) = &args.ros {
+        let wrong = |error: Ros2Error| CliError::new(Exit::Usage, error.to_string());
+        let launch = Launch::parse(arguments).map_err(wrong)?;
+        told_by_ros = launch.config_yaml().map_err(wrong)?;
+        for (name, value) in launch.agent_parameters().map_err(wrong)? {
+            overrides.parameter(&name, &value);
+        }
+    }
+    // What is typed wins over what a launch file says.
+    context.config_over(args.config.as_deref().or(told_by_ros.as_deref()), &overrides)
 }
 
 async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> Result<(), CliError> {
@@ -81,29 +110,45 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
             return Err(Problem::of(Code::Failed, &error).into());
         }
     };
+    let metrics = match bind_metrics(node.config()).await {
+        Ok(metrics) => metrics,
+        Err(error) => {
+            let _ = node.shutdown().await;
+            return Err(error);
+        }
+    };
     let (stop, quit) = (CancellationToken::new(), CancellationToken::new());
+    let metrics_addr = metrics.as_ref().map(MetricsListener::addr);
+    // Until the node has stopped: whoever watches sees that it stops.
+    let metrics = metrics.map(|listener| tokio::spawn(metrics::serve(listener, node.clone(), stop.clone())));
+    let _watchdog = AbortOnDropHandle::new(tokio::spawn(supervisor::watch(node.clone())));
     let reason = {
         let serving = control::serve(&listener, node.clone(), stop.clone(), quit.clone());
         tokio::pin!(serving);
         let links = node.links().await.map_err(|error| CliError::from(Problem::of(Code::Network, &error)))?;
         let links: Vec<String> = links.iter().map(ToString::to_string).collect();
-        let listen = node.net().listen_addrs().await.unwrap_or_default().iter().map(ToString::to_string).collect();
+        let listen: Vec<String> =
+            node.net().listen_addrs().await.unwrap_or_default().iter().map(ToString::to_string).collect();
         let ready = RunEvent::Ready {
             did: node.did(),
             peer_id: node.net().peer_id().to_string(),
             link: links.first().map(String::as_str),
             links: &links,
-            listen,
+            listen: &listen,
             control: socket.clone(),
+            metrics: metrics_addr,
             pid: std::process::id(),
         };
-        output.event(&ready, || human(&node, &links, &socket))?;
+        output.event(&ready, || human(&node, &links, &listen, &socket))?;
+        supervisor::ready();
         let reason = tokio::select! {
             () = &mut serving => "the control socket ended",
             () = quit.cancelled() => "it was asked to",
             _ = interrupt.recv() => "interrupt",
             _ = terminate.recv() => "terminate",
+            () = ros_ended(&node) => "ROS was shut down",
         };
+        supervisor::stopping();
         if output.is_json() {
             output.event(&RunEvent::Stopping { reason }, String::new)?;
         } else {
@@ -132,6 +177,10 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
         result
     };
     drop(listener);
+    if let Some(metrics) = metrics {
+        stop.cancel();
+        let _ = metrics.await; // it can only have panicked, and then it is over too
+    }
     reason.map_err(|error| CliError::from(Problem::of(Code::Failed, &error)))?;
     if output.is_json() {
         output.event(&RunEvent::Stopped, String::new)?;
@@ -141,7 +190,21 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
     Ok(())
 }
 
-fn human(node: &Node, links: &[String], socket: &std::path::Path) -> String {
+async fn bind_metrics(config: &Config) -> Result<Option<MetricsListener>, CliError> {
+    let Some(config) = &config.metrics else { return Ok(None) };
+    let listener = MetricsListener::bind(config).await;
+    listener.map(Some).map_err(|error| Problem::of(Code::Failed, &error).into())
+}
+
+/// Waits until ROS is shut down in this process; for ever in a node without it.
+async fn ros_ended(node: &Node) {
+    match node.ros2() {
+        Some(ros2) => ros2.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn human(node: &Node, links: &[String], listen: &[String], socket: &std::path::Path) -> String {
     let mut text = format!("{} is running.\n", node.did());
     if let Some(link) = links.first() {
         text.push_str(&format!("\nGive this link to whoever should follow its feed:\n  {link}\n"));
@@ -149,6 +212,10 @@ fn human(node: &Node, links: &[String], socket: &std::path::Path) -> String {
             text.push_str("or, from elsewhere:\n");
             links[1..].iter().for_each(|link| text.push_str(&format!("  {link}\n")));
         }
+    }
+    if node.config().has_role(Role::Relay) {
+        text.push_str("\nNodes that want to be reached through this relay name one of these under `network.relays`:\n");
+        listen.iter().for_each(|addr| text.push_str(&format!("  {addr}\n")));
     }
     text.push_str(&format!("\nCommands reach it through {}. Stop it with Ctrl-C.", socket.display()));
     text

@@ -21,6 +21,8 @@ pub enum Place {
     Environment(Arc<str>),
     /// A command line flag, as it is written.
     Flag(Arc<str>),
+    /// A parameter of the ROS node, of this name.
+    Parameter(Arc<str>),
 }
 
 impl fmt::Display for Place {
@@ -29,7 +31,23 @@ impl fmt::Display for Place {
             Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
             Self::Environment(name) => write!(f, "environment variable {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
+            Self::Parameter(name) => write!(f, "ROS parameter {name}"),
         }
+    }
+}
+
+/// Something that was accepted, and that a person should know about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Where it stands.
+    pub place: Place,
+    /// What it is, and what to do instead. Holds no value of the configuration.
+    pub text: String,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.text)
     }
 }
 

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 
 use super::{
+    agent::Assignment,
     error::{ConfigError, Place, excerpt},
     yaml::{self, Node},
 };
@@ -19,6 +20,8 @@ const TOP_LEVEL: [&str; 3] = ["ROLES", "STREAMS", "FOLLOW"];
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     items: Vec<Item>,
+    /// What is laid over a configuration of peaq's agent, and over no other: its environment, then its ROS parameters.
+    agent: Vec<Assignment>,
 }
 
 #[derive(Debug, Clone)]
@@ -36,11 +39,13 @@ impl Overrides {
     }
 
     /// The variables of `vars` that name configuration keys: `TRIBUTARY_STORE__QUOTA` is `store.quota`, `TRIBUTARY_ROLES` is
-    /// `roles`. Other `TRIBUTARY_` variables, such as `TRIBUTARY_HOME`, are not the configuration's and are passed over.
+    /// `roles`. Other `TRIBUTARY_` variables, such as `TRIBUTARY_HOME`, are not the configuration's and are passed over. The
+    /// variables of peaq's agent (`PEAQOS_STREAM_…`) count for its configuration.
     pub fn from_environment(vars: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, ConfigError> {
-        let mut items = Vec::new();
+        let (mut items, mut agent) = (Vec::new(), Vec::new());
         for (name, value) in vars {
             let Some(name) = name.to_str() else { continue };
+            agent.extend(Assignment::of_variable(name, &value)?);
             let Some(rest) = name.strip_prefix(PREFIX) else { continue };
             if !rest.contains("__") && !TOP_LEVEL.contains(&rest) {
                 continue;
@@ -54,7 +59,18 @@ impl Overrides {
         }
         // The environment has no order; the outer key first, so that a key below it is laid over it.
         items.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(Self { items })
+        agent.sort_by(|a, b| a.key().cmp(b.key()));
+        Ok(Self { items, agent })
+    }
+
+    /// Adds a parameter that was given to the ROS node. Those of peaq's agent (`stream_agent.…`) count for its configuration,
+    /// stronger than its environment; others are passed over.
+    pub fn parameter(&mut self, name: &str, value: &str) {
+        self.agent.extend(Assignment::of_parameter(name, value));
+    }
+
+    pub(super) fn of_agent(&self) -> &[Assignment] {
+        &self.agent
     }
 
     /// Adds `KEY=VALUE` as it was given to the flag `flag`, stronger than everything before it.

@@ -54,6 +54,13 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// The keys nobody asked for, and where they stand.
+    pub(super) fn unknown(&self) -> impl Iterator<Item = (&Place, String)> {
+        let known = self.known.borrow().clone();
+        let unknown = self.entries.iter().filter(move |entry| !known.contains(&entry.key.as_str()));
+        unknown.map(|entry| (&entry.place, self.key_path(&excerpt(&entry.key))))
+    }
+
     /// Refuses keys nobody asked for.
     pub(super) fn finish(self) -> Result<(), ConfigError> {
         let known = self.known.borrow();
@@ -92,6 +99,40 @@ impl<'a> Field<'a> {
     /// An error about this value and another one.
     pub(super) fn conflict(&self, problem: impl Into<String>) -> ConfigError {
         ConfigError::Conflict { place: self.place(), key: self.path.clone(), problem: problem.into() }
+    }
+
+    /// The root of a tree whose place in its document is `path`.
+    pub(super) fn at(path: &str, node: &'a Node) -> Self {
+        Self { path: path.to_owned(), node }
+    }
+
+    /// Whether there is nothing: no value, or a text without anything but white space.
+    pub(super) fn is_blank(&self) -> bool {
+        match &self.node.value {
+            Value::Null => true,
+            Value::Scalar(text) => text.trim().is_empty(),
+            Value::List(_) | Value::Map(_) => false,
+        }
+    }
+
+    /// What there is.
+    pub(super) fn value(&self) -> &'a Value {
+        &self.node.value
+    }
+
+    /// The value of a key, if this is a mapping that has it.
+    pub(super) fn child(&self, key: &str) -> Option<Self> {
+        self.node.get(key).map(|node| Self { path: format!("{}.{key}", self.path), node })
+    }
+
+    /// Whether it is a list of nothing.
+    pub(super) fn is_empty_list(&self) -> bool {
+        matches!(&self.node.value, Value::List(items) if items.is_empty())
+    }
+
+    /// Whether it is a mapping.
+    pub(super) fn is_section(&self) -> bool {
+        matches!(self.node.value, Value::Map(_))
     }
 
     /// A mapping; nothing at all is an empty one.

@@ -5,10 +5,13 @@
 use std::path::{Path, PathBuf};
 
 use tributary_protocol::rules::{
-    Action, FieldKey, Strategy,
-    native::{DefaultAction, LoadError, NativeRule, NativeRules},
+    Action, FieldKey, LoadError, RuleSet, Strategy,
+    agent::{AgentAction, AgentRule, AgentRules},
+    native::{NativeRule, NativeRules},
 };
 use zeroize::Zeroizing;
+
+pub use tributary_protocol::rules::native::DefaultAction;
 
 use super::{error::ConfigError, reader::Field, resolve};
 use crate::home::{HomeError, read_hex_key};
@@ -30,6 +33,48 @@ pub enum RulesError {
     /// The rules themselves.
     #[error(transparent)]
     Load(#[from] LoadError),
+}
+
+/// The field rules of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FieldRules {
+    /// As a Data Event Map has them.
+    Native {
+        /// What happens to a field that no rule names. Always written out: nobody should have to guess it.
+        default: DefaultAction,
+        /// The rules, most specific first; a path occurs once, a child stands before its parent.
+        rules: Vec<FieldRule>,
+    },
+    /// As a configuration of peaq's agent has them, and as it means them.
+    Agent(Vec<AgentRule>),
+}
+
+impl FieldRules {
+    /// How many rules there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Native { rules, .. } => rules.len(),
+            Self::Agent(rules) => rules.len(),
+        }
+    }
+
+    /// Whether only fields that a rule names leave.
+    #[must_use]
+    pub fn is_allowlist(&self) -> bool {
+        match self {
+            Self::Native { default, .. } => *default == DefaultAction::Exclude,
+            Self::Agent(rules) => rules.iter().any(|rule| rule.action == AgentAction::Include),
+        }
+    }
+
+    /// The rules with their keys, ready to apply. Reads the key files.
+    pub fn load(&self) -> Result<RuleSet, RulesError> {
+        Ok(match self {
+            Self::Native { default, rules } => RuleSet::Native(native(*default, rules)?),
+            Self::Agent(rules) => RuleSet::Agent(AgentRules::load(rules.clone())?),
+        })
+    }
 }
 
 /// A rule about one field and what lies below it.
@@ -77,7 +122,7 @@ impl RuleKey {
 }
 
 /// The rules with their keys.
-pub(super) fn native(default: DefaultAction, rules: &[FieldRule]) -> Result<NativeRules, RulesError> {
+fn native(default: DefaultAction, rules: &[FieldRule]) -> Result<NativeRules, RulesError> {
     let rules = rules.iter().map(|rule| {
         let load = |key: &RuleKey| {
             let bytes = key.load().map_err(|source| {
@@ -103,7 +148,7 @@ pub(super) fn native(default: DefaultAction, rules: &[FieldRule]) -> Result<Nati
 }
 
 /// More rules than a message type has fields are a mistake.
-const MAX_RULES: usize = 1_024;
+pub(super) const MAX_RULES: usize = 1_024;
 
 pub(super) fn rules(field: &Field<'_>, base: &Path) -> Result<Vec<FieldRule>, ConfigError> {
     let mut seen = Vec::<String>::new();

@@ -31,17 +31,24 @@ fn the_example_says_what_it_says() {
     let config = parse(EXAMPLE).expect("the example is valid");
     let position = config.stream_named("position").expect("there");
     assert_eq!(position.topic, "/gps/fix");
-    assert_eq!(position.rules().len(), 6);
+    let Some(FieldRules::Native { default, rules }) = position.rules() else { panic!("native rules") };
+    assert_eq!((*default, rules.len()), (DefaultAction::Include, 6));
     let key = RuleKey { file: "/base/position.key".into() };
-    assert_eq!(position.rules()[4].action, FieldAction::Encrypt(key.clone()));
-    assert_eq!(position.rules()[5].action, FieldAction::KeyedHash(key));
-    assert!(position.rules()[5].optional);
+    assert_eq!(rules[4].action, FieldAction::Encrypt(key.clone()));
+    assert_eq!(rules[5].action, FieldAction::KeyedHash(key));
+    assert!(rules[5].optional);
     assert_eq!(position.chunk, ChunkConfig { bytes: 256 << 10, max_age: Duration::from_secs(1) });
     assert_eq!(config.store.quota, Some(64 << 30));
     assert_eq!(config.network.limits.pull_bytes_per_second, Some(20_000_000));
     assert_eq!(config.follow[0].streams, FollowStreams::Named(vec!["position".into(), "recordings".into()]));
     assert!(config.has_role(Role::Buyer));
     assert_eq!(config.stream_for_topic("recordings").map(|s| &s.access.policy), Some(&Policy::Free));
+    let camera =
+        config.stream_for_topic("/camera/left/compressed").expect("the pattern").for_topic("/camera/left/compressed");
+    assert_eq!((camera.name(), camera.stamp), ("/camera/left/compressed", Stamp::Receive));
+    assert_eq!(camera.qos, Qos { reliability: Reliability::BestEffort, depth: 8, ..Qos::DEFAULT });
+    assert!(camera.pattern().is_none() && config.stream_for_topic("/camera/left/raw").is_none());
+    assert_eq!(config.ros2, Some(Ros2Config::default()));
 }
 
 #[test]
@@ -85,6 +92,35 @@ fn the_buyers_example_is_valid() {
 }
 
 #[test]
+fn a_relay_has_limits_and_only_a_relay_has() {
+    let limits = "network: {relay: {circuits: 3, circuit_bytes: none, reservation_time: 2h}}";
+    let relay = parse(&format!("roles: [relay]\n{limits}")).expect("valid").network.relay;
+    assert_eq!((relay.circuits, relay.circuit_bytes, relay.reservation_time), (3, 0, Duration::from_secs(7200)));
+    assert_eq!(relay.reservations, crate::net::RelayCaps::default().reservations);
+    let message = error(&format!("roles: [buyer]\n{limits}"));
+    assert!(message.contains("`network.relay` needs the role `relay`"), "{message}");
+    for (text, expected) in [
+        ("relay: {circuits: 0}", "from 1 to 65536"),
+        ("relay: {circuit_time: 1s}", "from 1m to 30d"),
+        ("relay: {reservation_time: 1m}", "from 1h to 7d"),
+        ("relays: [/ip4/192.0.2.7/tcp/4600]", "`network.relays[0]`"),
+        ("discovery: {bootstrap: [/ip4/192.0.2.7/tcp/4600]}", "`network.discovery.bootstrap[0]`"),
+        ("discovery: {mdns: maybe}", "expected one of true, false"),
+        ("nat: {upnp: 1}", "expected one of true, false"),
+    ] {
+        let message = error(&format!("roles: [relay]\nnetwork: {{{text}}}"));
+        assert!(message.contains(expected), "{text}: {message}");
+    }
+}
+
+#[test]
+fn nothing_speaks_to_the_local_network_unless_it_is_told_to() {
+    let network = parse("roles: [buyer]").expect("valid").network;
+    assert!(!network.discovery.mdns && !network.nat.upnp);
+    assert!(network.discovery.kademlia && network.nat.autonat && network.nat.hole_punching);
+}
+
+#[test]
 fn a_subscription_that_could_not_work_is_refused() {
     const DID: &str = "did:peaq:0x27b1fdb04752bbc536007a920d24acb045561c26";
     let text = |follow: &str, subscription: &str| {
@@ -116,6 +152,28 @@ fn a_subscription_that_could_not_work_is_refused() {
 }
 
 #[test]
+fn metrics_are_off_until_they_are_asked_for_and_on_loopback_unless_written_otherwise() {
+    assert_eq!(parse("roles: [buyer]").expect("valid").metrics, None);
+    let asked = |inside: &str| parse(&format!("roles: [buyer]\nmetrics: {inside}\n"));
+    let by_default = MetricsConfig { listen: ([127, 0, 0, 1], 9464).into(), hosts: Vec::new() };
+    assert_eq!(asked("{}").expect("valid").metrics, Some(by_default.clone()));
+    let open = asked("{ listen: '0.0.0.0:1', hosts: [Robot.example] }").expect("valid").metrics.expect("on");
+    assert_eq!(open, MetricsConfig { listen: ([0, 0, 0, 0], 1).into(), hosts: vec!["robot.example".to_owned()] });
+    for (inside, expected) in [
+        ("{ listen: 9464 }", "`metrics.listen` is \"9464\"; expected an address and a port"),
+        ("{ hosts: ['a b'] }", "`metrics.hosts[0]`"),
+        ("{ listn: 127.0.0.1:1 }", "perhaps `listen`"),
+        ("on", "expected a mapping"),
+    ] {
+        let message = asked(inside).expect_err(inside).to_string();
+        assert!(message.contains(expected), "{inside}: {message}");
+    }
+    let environment = environment(&[("TRIBUTARY_METRICS__LISTEN", "127.0.0.1:7")]).expect("fits");
+    let config = Config::parse("roles: [buyer]", "t.yaml", Path::new("/base"), &environment).expect("valid");
+    assert_eq!(config.metrics.expect("on").listen.port(), 7);
+}
+
+#[test]
 fn an_unknown_key_names_its_place_and_the_key_that_was_meant() {
     let text = "roles: [machine]\nnetwork:\n  limits:\n    conections: 3\n";
     let error = parse(text).expect_err("unknown");
@@ -131,8 +189,8 @@ fn an_unknown_key_names_its_place_and_the_key_that_was_meant() {
 #[test]
 fn a_wrong_value_names_file_line_key_and_what_was_expected() {
     for (text, expected) in [
-        ("roles: [robot]", "test.yaml:1:9: `roles[0]` is \"robot\"; expected one of machine, buyer"),
-        ("roles: []", "test.yaml:1:8: `roles` is a list of 0; expected at least one of machine, buyer"),
+        ("roles: [robot]", "test.yaml:1:9: `roles[0]` is \"robot\"; expected one of machine, buyer, relay"),
+        ("roles: []", "test.yaml:1:8: `roles` is a list of 0; expected at least one of machine, buyer, relay"),
         ("roles: machine", "test.yaml:1:8: `roles` is \"machine\"; expected a list of roles"),
         (
             "roles: [buyer]\nstore: {quota: 10}",
@@ -239,6 +297,77 @@ fn a_stream_takes_from_defaults_what_it_does_not_say() {
 }
 
 #[test]
+fn a_stream_that_names_a_topic_goes_before_patterns_and_the_first_pattern_before_the_others() {
+    let text = machine(
+        "  - {topic: '/**', mode: raw}\n  - {topic: '/camera/*', mode: raw}\n  - {topic: /camera/left, alias: left, mode: raw}",
+    );
+    let config = parse(&text).expect("valid");
+    let taken_by = |topic| config.stream_for_topic(topic).map(|stream| stream.topic.as_str());
+    assert_eq!(taken_by("/camera/left"), Some("/camera/left"));
+    assert_eq!(taken_by("/camera/right"), Some("/**"));
+    assert_eq!(taken_by("imu"), None);
+    for (stream, expected) in [
+        ("{topic: /a/*, alias: a, mode: raw}", "`streams[0].alias` cannot name every topic of a pattern"),
+        ("{topic: /a/*, mode: file}", "`streams[0]` takes files, which come from no topic"),
+    ] {
+        let message = error(&machine(&format!("  - {stream}")));
+        assert!(message.contains(expected), "{stream}: {message}");
+    }
+}
+
+#[test]
+fn quality_of_service_is_a_profile_or_its_values_over_the_default() {
+    let read = |defaults: &str, stream: &str| {
+        let text = format!("defaults: {{{defaults}}}\n{}", machine(&format!("  - {{topic: /a, mode: raw{stream}}}")));
+        parse(&text).map(|config| (config.streams[0].qos, config.streams[0].stamp))
+    };
+    let qos = |defaults, stream| read(defaults, stream).expect("valid").0;
+    assert_eq!(read("", "").expect("valid"), (Qos::DEFAULT, Stamp::Header));
+    assert_eq!(qos("", ", qos: sensor_data"), Qos::SENSOR_DATA);
+    assert_eq!(qos("qos: sensor_data", ", qos: reliable"), Qos::RELIABLE);
+    assert_eq!(qos("qos: sensor_data", ", qos: {depth: 30}"), Qos { depth: 30, ..Qos::SENSOR_DATA });
+    let kept = ", qos: {durability: transient_local, history: keep_all}";
+    let expected = Qos { durability: Durability::TransientLocal, history: History::KeepAll, ..Qos::DEFAULT };
+    assert_eq!(qos("", kept), expected);
+    assert_eq!(read("stamp: receive", "").expect("valid").1, Stamp::Receive);
+    assert_eq!(read("stamp: receive", ", stamp: header").expect("valid").1, Stamp::Header);
+    for (stream, expected) in [
+        ("qos: best_effort", "one of default, sensor_data, reliable, or a mapping of reliability"),
+        ("qos: {reliability: best}", "one of reliable, best_effort"),
+        ("qos: {history: keep_all, depth: 5}", "`streams[0].qos.depth` does nothing with `history: keep_all`"),
+        ("qos: {depth: 0}", "a whole number from 1 to 100000"),
+        ("qos: {liveliness: manual}", "unknown key `streams[0].qos.liveliness`"),
+        ("stamp: now", "one of header, receive"),
+    ] {
+        let message = read("", &format!(", {stream}")).expect_err(stream).to_string();
+        assert!(message.contains(expected), "{stream}: {message}");
+    }
+}
+
+#[test]
+fn live_topics_are_on_when_the_section_is_there() {
+    let ros2 = |section: &str| parse(&format!("roles: [machine]\n{section}")).map(|config| config.ros2);
+    assert_eq!(ros2("").expect("valid"), None);
+    assert_eq!(ros2("ros2:").expect("valid"), Some(Ros2Config::default()));
+    let all = "ros2: {node_name: ears_2, namespace: /fleet/r7, use_sim_time: true, diagnostics: none}";
+    let expected =
+        Ros2Config { node_name: "ears_2".into(), namespace: "/fleet/r7".into(), use_sim_time: true, diagnostics: None };
+    assert_eq!(ros2(all).expect("valid"), Some(expected));
+    for (section, expected) in [
+        ("node_name: 2nd", "`ros2.node_name` is \"2nd\"; expected a node's name"),
+        ("node_name: a/b", "expected a node's name"),
+        ("namespace: fleet", "expected an absolute namespace"),
+        ("namespace: /fleet/", "expected an absolute namespace"),
+        ("diagnostics: 1ms", "expected none, or a duration"),
+        ("use_sim_time: yes", "one of true, false"),
+    ] {
+        let message = ros2(&format!("ros2: {{{section}}}")).expect_err(section).to_string();
+        assert!(message.contains(expected), "{section}: {message}");
+    }
+    assert!(error("roles: [buyer]\nros2:").contains("`ros2` needs the role `machine`"));
+}
+
+#[test]
 fn what_hides_or_multiplies_values_is_refused_by_name() {
     for (text, expected) in [
         ("a: &x [1]\nb: *x", "anchors (&name) are not supported"),
@@ -337,16 +466,16 @@ fn a_rule_key_must_be_private() {
 fn rules_reach_the_data_with_their_keys() {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use tributary_protocol::rules::{Action, Strategy};
+    use tributary_protocol::rules::{Action, RuleSet, Strategy};
 
     let folder = tempfile::tempdir().expect("a folder");
     let config = Config::parse(EXAMPLE, "test.yaml", folder.path(), &Overrides::none()).expect("valid");
     let [position, camera, files] = &config.streams[..] else { panic!("three streams") };
-    assert!(matches!(position.native_rules(), Err(RulesError::Key { path, .. }) if path == "altitude"));
+    assert!(matches!(position.rule_set(), Err(RulesError::Key { path, .. }) if path == "altitude"));
     let key = folder.path().join("position.key");
     std::fs::write(&key, "ab".repeat(32)).expect("written");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("set");
-    let Ok(Some(rules)) = position.native_rules() else { panic!("rules") };
+    let Ok(Some(RuleSet::Native(rules))) = position.rule_set() else { panic!("rules") };
     for (path, action, strategy) in [
         (&["header", "stamp", "sec"][..], Action::Include, None),
         (&["header", "frame_id"], Action::Exclude, None),
@@ -359,7 +488,7 @@ fn rules_reach_the_data_with_their_keys() {
         assert_eq!((governing.action, governing.strategy), (action, strategy), "{path:?}");
     }
     for stream in [camera, files] {
-        assert!(matches!(stream.native_rules(), Ok(None)));
+        assert!(matches!(stream.rule_set(), Ok(None)));
     }
 }
 

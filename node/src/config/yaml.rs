@@ -146,6 +146,22 @@ fn key_of(node: Node, entries: &[Entry]) -> Result<(Place, String), ConfigError>
 }
 
 impl Node {
+    /// A scalar.
+    pub(super) fn scalar(place: Place, text: impl Into<String>) -> Self {
+        Self { place, value: Value::Scalar(text.into()) }
+    }
+
+    /// An empty mapping.
+    pub(super) fn map(place: Place) -> Self {
+        Self { place, value: Value::Map(Vec::new()) }
+    }
+
+    /// The value of a key, if this is a mapping that has it.
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+        let Value::Map(entries) = &self.value else { return None };
+        entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
+    }
+
     /// Puts `value` at `path` (keys of mappings, outermost first), making the mappings that are not there. `false` when
     /// something on the way is not a mapping.
     pub(super) fn set(&mut self, path: &[&str], value: Self) -> bool {

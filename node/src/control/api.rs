@@ -27,7 +27,8 @@ pub use crate::{
     },
     service::{
         access::{AuditEvent, AuditRecord, Given, Order, OrderRange, OrderState, Revocation},
-        status::NodeStatus,
+        health::{Health, HealthProblem, Part},
+        status::{NodeStatus, PeerStatus, Reach, ReachStatus},
     },
 };
 

@@ -9,18 +9,13 @@ use serde::{Deserialize, Serialize};
 use tributary_protocol::{
     dataset::DatasetEntry,
     entry::{EntryBody, Mode, Policy, SignedEntry, TombstoneTarget},
-    ids::{DatasetId, Did, Hash, LogId, LogKey, StreamId},
+    ids::{DatasetId, Did, LogId, LogKey, StreamId},
     record::{ChunkRecord, Content},
 };
 use tributary_store::{Store, StoreError};
 
 use super::api::{Code, DatasetDetail, Problem};
 use crate::buyer::{self, FollowInfo};
-
-/// Entries read at a time.
-const PAGE: usize = 256;
-/// Bytes of entries read at a time.
-const PAGE_BYTES: usize = 1 << 20;
 
 /// A feed, as far as it is known here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,17 +106,6 @@ impl DatasetSummary {
     }
 }
 
-/// Calls `each` for every readable entry of a log, in order.
-fn for_each_entry(store: &Store, log: &LogKey, from: u64, mut each: impl FnMut(SignedEntry)) -> Result<(), StoreError> {
-    let mut from = from;
-    loop {
-        let page = store.entries(log, from, PAGE, PAGE_BYTES)?;
-        let Some(last) = page.last() else { return Ok(()) };
-        from = last.seq.saturating_add(1);
-        page.iter().filter_map(|entry| SignedEntry::decode(&entry.bytes).ok()).for_each(&mut each);
-    }
-}
-
 /// The machines that the store has logs of.
 pub(super) fn feeds(store: &Store) -> Result<Vec<Did>, StoreError> {
     let mut dids: Vec<Did> = store.logs(None)?.into_iter().map(|log| log.did).collect();
@@ -160,7 +144,8 @@ pub(crate) fn feed(store: &Store, did: &Did) -> Result<Option<Feed>, StoreError>
     };
     let mut withdrawn = Vec::new();
     for log in logs.iter().filter(|log| log.log == LogId::MACHINE) {
-        for_each_entry(store, log, 0, |signed| {
+        for stored in store.log(log, ..) {
+            let Ok(signed) = SignedEntry::decode(&stored?.bytes) else { continue };
             let entry = signed.entry();
             feed.entries += 1;
             feed.newest_ms = feed.newest_ms.max(Some(entry.time_ms));
@@ -190,7 +175,7 @@ pub(crate) fn feed(store: &Store, did: &Did) -> Result<Option<Feed>, StoreError>
                 }
                 _ => {}
             }
-        })?;
+        }
     }
     let mut contents = BTreeMap::new();
     for log in logs.iter().filter(|log| log.log != LogId::MACHINE) {
@@ -202,7 +187,7 @@ pub(crate) fn feed(store: &Store, did: &Did) -> Result<Option<Feed>, StoreError>
         if let Some(stream) = feed.streams.iter_mut().find(|stream| stream.stream == record.stream) {
             stream.chunks += seq + 1;
             // Logs are in the order of their incarnations: the newest stays.
-            stream.from_seq = store.entries(log, 0, 1, PAGE_BYTES)?.first().map_or(0, |entry| entry.seq);
+            stream.from_seq = store.log(log, ..).next().transpose()?.map_or(0, |entry| entry.seq);
             stream.newest_ms = stream.newest_ms.max(Some(record.time_to_ms));
         }
         if !feed.datasets.iter().any(|dataset| dataset.dataset == record.dataset) {
@@ -284,26 +269,14 @@ fn policy_name(policy: Policy) -> &'static str {
 
 /// How many chunks of a dataset are here with their bodies, and how many bytes those are.
 fn held(store: &Store, dataset: &DatasetSummary) -> Result<(u32, u64), StoreError> {
-    let mut hashes: Vec<Hash> = Vec::new();
     let (mut chunks, mut bytes) = (0, 0);
-    let log = dataset.log();
-    let mut from = dataset.first_seq;
-    while from <= dataset.last_seq {
-        let page = store.entries(&log, from, PAGE, PAGE_BYTES)?;
-        let Some(last) = page.last() else { break };
-        from = last.seq.saturating_add(1);
-        hashes.clear();
-        hashes.extend(page.iter().filter(|entry| entry.seq <= dataset.last_seq).filter_map(|entry| {
-            match SignedEntry::decode(&entry.bytes).ok()?.entry().body {
-                EntryBody::Chunk(ref record) => Some(record.hash),
-                _ => None,
-            }
-        }));
-        for hash in &hashes {
-            if let Some(len) = store.chunk_len(hash)? {
-                chunks += 1;
-                bytes += u64::from(len);
-            }
+    for stored in store.log(&dataset.log(), dataset.first_seq..=dataset.last_seq) {
+        let Ok(signed) = SignedEntry::decode(&stored?.bytes) else { continue };
+        if let EntryBody::Chunk(record) = &signed.entry().body
+            && let Some(len) = store.chunk_len(&record.hash)?
+        {
+            chunks += 1;
+            bytes += u64::from(len);
         }
     }
     Ok((chunks, bytes))

@@ -17,7 +17,7 @@ use super::api::{
 };
 use crate::{
     config::{Mode, StreamConfig},
-    ingest::{self, IngestError, IngestOptions, NdjsonSource, Source, SourceItem, TopicFilter},
+    ingest::{self, IngestError, IngestOptions, NdjsonSource, Source, SourceItem, TopicFilter, TopicTest},
     machine::Machine,
 };
 
@@ -53,8 +53,17 @@ impl Source for Cancellable<'_> {
     }
 }
 
-/// The streams that an ingest is for.
-fn wanted<'a>(streams: &'a [StreamConfig], names: &[String]) -> Result<Vec<&'a StreamConfig>, Problem> {
+/// The stream that takes messages of `topic`: the one that names it, or that of the first pattern that means it.
+fn stream_of(streams: &[StreamConfig], topic: &str) -> Option<StreamConfig> {
+    if let Some(named) = streams.iter().find(|stream| stream.topic == topic) {
+        return Some(named.clone());
+    }
+    let meant = streams.iter().find(|stream| stream.pattern().is_some_and(|pattern| pattern.matches(topic)));
+    meant.map(|stream| stream.for_topic(topic))
+}
+
+/// The streams that an ingest is for. A name may be that of one topic that a pattern means.
+fn wanted(streams: &[StreamConfig], names: &[String]) -> Result<Vec<StreamConfig>, Problem> {
     let known = || streams.iter().map(StreamConfig::name).collect::<Vec<_>>().join(", ");
     if streams.is_empty() {
         return Err(Problem::usage("this machine has no streams")
@@ -62,14 +71,15 @@ fn wanted<'a>(streams: &'a [StreamConfig], names: &[String]) -> Result<Vec<&'a S
     }
     let mut found = Vec::new();
     for name in names {
-        let stream = streams.iter().find(|stream| stream.name() == name);
+        let stream = streams.iter().find(|stream| stream.name() == name).cloned();
+        let stream = stream.or_else(|| stream_of(streams, name).filter(|stream| stream.name() == name));
         found.push(stream.ok_or_else(|| {
             Problem::not_found(format!("no stream {name:?} in the configuration"))
                 .hint(format!("there are: {}", known()))
         })?);
     }
     if names.is_empty() {
-        found.extend(streams);
+        found.extend(streams.iter().cloned());
     }
     if let Some(stream) = found.iter().find(|stream| !names.is_empty() && stream.mode == Mode::File) {
         return Err(Problem::usage(format!("the stream {} takes files, not messages", stream.name()))
@@ -83,21 +93,35 @@ fn wanted<'a>(streams: &'a [StreamConfig], names: &[String]) -> Result<Vec<&'a S
 pub(crate) fn ingest_options(streams: &[StreamConfig], request: &IngestRequest) -> Result<IngestOptions, Problem> {
     let wanted = wanted(streams, &request.streams)?;
     let mut options = IngestOptions {
-        topics: TopicFilter::Only(wanted.iter().map(|stream| stream.topic.clone()).collect()),
-        raw: TopicFilter::Only(
-            wanted.iter().filter(|stream| stream.mode == Mode::Raw).map(|stream| stream.topic.clone()).collect(),
-        ),
+        topics: those(streams, &wanted, |_| true),
+        raw: those(streams, &wanted, |stream| stream.mode == Mode::Raw),
         definition_dirs: request.definitions.clone(),
         ..IngestOptions::default()
     };
     options.ndjson.topic_field.clone_from(&request.topic_field);
     options.ndjson.time_field.clone_from(&request.time_field);
     // Lines that name no topic go to the one stream that was named, or the only one there is.
-    if let [only] = wanted.as_slice() {
+    if let [only] = wanted.as_slice()
+        && only.pattern().is_none()
+    {
         options.ndjson.topic.clone_from(&only.topic);
         options.ndjson.type_name = only.message_type.clone().unwrap_or_default();
     }
     Ok(options)
+}
+
+/// The topics that the wanted streams take, as far as `also` agrees with the stream that takes them.
+fn those(streams: &[StreamConfig], wanted: &[StreamConfig], also: fn(&StreamConfig) -> bool) -> TopicFilter {
+    let (streams, wanted) = (streams.to_vec(), wanted.to_vec());
+    TopicFilter::Where(TopicTest::new(move |topic| {
+        let Some(stream) = stream_of(&streams, topic) else { return false };
+        let is_wanted = |own: &StreamConfig| match own.pattern() {
+            // The pattern has the topic unless another stream does.
+            Some(pattern) => pattern.matches(topic) && own.for_topic(topic) == stream,
+            None => own.topic == topic,
+        };
+        also(&stream) && wanted.iter().any(is_wanted)
+    }))
 }
 
 /// Opens the source of `request`, or `lines` in its place. Blocks.
@@ -109,7 +133,9 @@ pub(crate) fn open_source(
     let options = ingest_options(streams, request)?;
     match (lines, &request.path) {
         (Some(lines), _) => {
-            if wanted(streams, &request.streams)?.len() != 1 && request.topic_field.is_none() {
+            let wanted = wanted(streams, &request.streams)?;
+            let is_said = wanted.len() == 1 && wanted.iter().all(|stream| stream.pattern().is_none());
+            if !is_said && request.topic_field.is_none() {
                 return Err(ambiguous());
             }
             Ok(Box::new(NdjsonSource::new(lines, Path::new("standard input"), &options)))
@@ -129,8 +155,8 @@ pub(crate) fn finish_ingest(
 ) -> Result<IngestResult, Problem> {
     let mut closed = Vec::new();
     if request.close {
-        for stream in wanted(streams, &request.streams)? {
-            if summary.topics.get(&stream.topic).is_some_and(|topic| topic.messages > 0) {
+        for (topic, _) in summary.topics.iter().filter(|(_, topic)| topic.messages > 0) {
+            if let Some(stream) = stream_of(streams, topic) {
                 closed.extend(machine.close_datasets(Some(stream.name()))?);
             }
         }

@@ -19,8 +19,8 @@ use tributary_store::Store;
 use super::{
     api::{
         AccessList, AuditLine, AuditRequest, BytesProgress, CloseRequest, Closed, DatasetDetail, DatasetSummary,
-        Decide, Feed, IngestProgress, IngestRequest, IngestResult, ListAccess, NodeStatus, OpenRequest, Order, Problem,
-        PublishRequest, Published, Revocation, RevokeRequest, StreamReport,
+        Decide, Feed, Health, IngestProgress, IngestRequest, IngestResult, ListAccess, NodeStatus, OpenRequest, Order,
+        Problem, PublishRequest, Published, Revocation, RevokeRequest, StreamReport,
     },
     catalog, jobs,
     problem::no_machine,
@@ -39,6 +39,10 @@ const MAX_HEAD: usize = 64 << 10;
 
 pub(super) async fn status(State(api): State<Api>) -> Json<NodeStatus> {
     Json(api.node.status().await)
+}
+
+pub(super) async fn health(State(api): State<Api>) -> Json<Health> {
+    Json(api.node.health().await)
 }
 
 pub(super) async fn links(State(api): State<Api>) -> Answer<Vec<String>> {
@@ -256,7 +260,7 @@ pub(super) async fn revoke(
 ) -> Answer<Vec<Revocation>> {
     let done = blocking(move || {
         let streams = if request.streams.is_empty() {
-            api.node.config().streams.iter().map(|stream| stream.name().to_owned()).collect()
+            api.node.machine().ok_or_else(no_machine)?.stream_names()
         } else {
             request.streams
         };

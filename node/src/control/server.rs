@@ -152,6 +152,7 @@ where
 fn routes(api: Api) -> Router {
     let bounded = Router::new()
         .route("/v1/status", get(selling::status))
+        .route("/v1/health", get(selling::health))
         .route("/v1/links", get(selling::links))
         .route("/v1/streams", get(selling::streams))
         .route("/v1/ingest", post(selling::ingest))

@@ -193,7 +193,8 @@ impl Encoder<'_> {
             Kind::WString => {
                 let text = value.as_str().ok_or_else(|| EncodeError::new("is no text"))?;
                 self.length(text.encode_utf16().count())?;
-                self.out.extend(text.encode_utf16().flat_map(u16::to_le_bytes));
+                // As Fast CDR does, the middleware that ROS 2 comes with: in four bytes each.
+                self.out.extend(text.encode_utf16().flat_map(|unit| u32::from(unit).to_le_bytes()));
             }
             Kind::Struct(index) => {
                 let object = value.as_object().ok_or_else(|| EncodeError::new("is no message"))?;

@@ -12,11 +12,15 @@
 //! | `string`, `wstring` | string; invalid UTF-8 or UTF-16 becomes U+FFFD |
 //! | nested message | object, fields in the order of the definition |
 //!
+//! Each UTF-16 unit of a `wstring` has four bytes in what Fast CDR writes (a C++ `wchar_t`), and two in what Cyclone DDS writes. No
+//! message says which: it is read with four, and where that does not fit, with two.
+//!
 //! Never trusts a count: a sequence that cannot fit in what is left, by the smallest size of its type, is refused before
 //! anything is allocated, and the values of one message are counted against a bound. Bytes may remain behind the last field
 //! (rclpy leaves up to 16 of stale memory): up to [`MAX_LEFTOVER`] are ignored, more mean that the definition does not fit.
 
 mod reader;
+mod stamp;
 
 use std::borrow::Cow;
 
@@ -24,6 +28,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tributary_protocol::json::{Number, Object, Value};
 
 use self::reader::Reader;
+pub use self::stamp::StampPlace;
 use super::{
     fields::{BlobField, Fields, INLINE_BYTES, PathSegment},
     msgdef::{Arity, Field, Kind, Plan},
@@ -78,6 +83,12 @@ pub enum CdrError {
         /// The byte.
         value: u8,
     },
+    /// A `wstring` with a unit that is none of UTF-16.
+    #[error("the field {field} is no UTF-16 text, neither in units of four bytes nor of two")]
+    NotAUnit {
+        /// Dotted path of the field.
+        field: String,
+    },
     /// More than [`MAX_VALUES`] values.
     #[error("the message has more than {MAX_VALUES} values; take the topic as a raw stream")]
     TooManyValues,
@@ -116,13 +127,14 @@ pub struct Decoded {
 /// # Errors
 /// The bytes do not fit the plan, or exceed a bound.
 pub fn decode(plan: &Plan, message: &[u8]) -> Result<Decoded, CdrError> {
-    let reader = Reader::new(message)?;
-    let mut decoder = Decoder { plan, reader, values: 0, blobs: Vec::new(), emit: true, fidelity: Fidelity::Bytes };
-    let value = decoder.structure(plan.root, &Place::TOP)?;
-    let used = decoder.finish()?;
-    let plain = decoder.reader.little && decoder.reader.plain;
-    let fidelity = if !plain && decoder.fidelity == Fidelity::Bytes { Fidelity::Values } else { decoder.fidelity };
-    Ok(Decoded { fields: Fields { value, blobs: decoder.blobs, definition: None }, used, fidelity })
+    with_either_unit(plan, |unit| {
+        let mut decoder = Decoder::new(plan, message, unit, true)?;
+        let value = decoder.structure(plan.root, &Place::TOP)?;
+        let used = decoder.finish()?;
+        let plain = decoder.reader.little && decoder.reader.plain;
+        let fidelity = if !plain && decoder.fidelity == Fidelity::Bytes { Fidelity::Values } else { decoder.fidelity };
+        Ok(Decoded { fields: Fields { value, blobs: decoder.blobs, definition: None }, used, fidelity })
+    })
 }
 
 /// The length of the message without what lies behind its last field, header included, found without building values. For
@@ -131,10 +143,26 @@ pub fn decode(plan: &Plan, message: &[u8]) -> Result<Decoded, CdrError> {
 /// # Errors
 /// As [`decode`], except that the number of values is not bounded, since none is kept.
 pub fn measure(plan: &Plan, message: &[u8]) -> Result<usize, CdrError> {
-    let reader = Reader::new(message)?;
-    let mut decoder = Decoder { plan, reader, values: 0, blobs: Vec::new(), emit: false, fidelity: Fidelity::Bytes };
-    decoder.structure(plan.root, &Place::TOP)?;
-    decoder.finish()
+    with_either_unit(plan, |unit| {
+        let mut decoder = Decoder::new(plan, message, unit, false)?;
+        decoder.structure(plan.root, &Place::TOP)?;
+        decoder.finish()
+    })
+}
+
+/// Bytes of one UTF-16 unit of a `wstring`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Four,
+    Two,
+}
+
+/// Reads with units of four bytes, and if the message has units that this does not fit, with two.
+fn with_either_unit<T>(plan: &Plan, read: impl Fn(Unit) -> Result<T, CdrError>) -> Result<T, CdrError> {
+    match read(Unit::Four) {
+        Err(error) if plan.wide && error != CdrError::TooManyValues => read(Unit::Two).map_err(|_| error),
+        result => result,
+    }
 }
 
 /// Where the decoder stands: a list on the stack, spelled out only for blobs and errors.
@@ -178,9 +206,15 @@ struct Decoder<'a> {
     emit: bool,
     /// Only meaningful while values are built.
     fidelity: Fidelity,
+    unit: Unit,
 }
 
-impl Decoder<'_> {
+impl<'a> Decoder<'a> {
+    fn new(plan: &'a Plan, message: &'a [u8], unit: Unit, emit: bool) -> Result<Self, CdrError> {
+        let reader = Reader::new(message)?;
+        Ok(Self { plan, reader, values: 0, blobs: Vec::new(), emit, fidelity: Fidelity::Bytes, unit })
+    }
+
     fn finish(&self) -> Result<usize, CdrError> {
         let left = self.reader.left();
         if left > MAX_LEFTOVER { Err(CdrError::Leftover { left }) } else { Ok(self.reader.used()) }
@@ -329,14 +363,10 @@ impl Decoder<'_> {
                 Value::String(text.into_owned())
             }
             Kind::WString => {
-                let units = self.reader.length().map_err(|short| short.at(place))?;
-                let bytes = self.reader.slice(units.saturating_mul(2)).map_err(|short| short.at(place))?;
+                let units = self.units(place)?;
                 if !self.emit {
                     return Ok(Value::Null);
                 }
-                let little = self.reader.little;
-                let (pairs, _) = bytes.as_chunks::<2>();
-                let units = pairs.iter().map(|&b| if little { u16::from_le_bytes(b) } else { u16::from_be_bytes(b) });
                 let mut lossy = false;
                 let text: String = char::decode_utf16(units)
                     .map(|c| {
@@ -351,6 +381,31 @@ impl Decoder<'_> {
             }
             Kind::Struct(index) => Value::Object(self.structure(index, place)?),
         })
+    }
+}
+
+impl Decoder<'_> {
+    /// The UTF-16 units of a `wstring`.
+    fn units(&mut self, place: &Place<'_>) -> Result<Vec<u16>, CdrError> {
+        let count = self.reader.length().map_err(|short| short.at(place))?;
+        let little = self.reader.little;
+        match self.unit {
+            Unit::Four => {
+                let bytes = self.reader.slice(count.saturating_mul(4)).map_err(|short| short.at(place))?;
+                let (words, _) = bytes.as_chunks::<4>();
+                let word = |&b: &[u8; 4]| if little { u32::from_le_bytes(b) } else { u32::from_be_bytes(b) };
+                let units: Result<_, _> = words.iter().map(|bytes| u16::try_from(word(bytes))).collect();
+                units.map_err(|_| CdrError::NotAUnit { field: place.dotted() })
+            }
+            Unit::Two => {
+                let bytes = self.reader.slice(count.saturating_mul(2)).map_err(|short| short.at(place))?;
+                // Made again of its fields, it has units of four.
+                self.reader.plain &= count == 0;
+                let (pairs, _) = bytes.as_chunks::<2>();
+                let unit = |&b: &[u8; 2]| if little { u16::from_le_bytes(b) } else { u16::from_be_bytes(b) };
+                Ok(pairs.iter().map(unit).collect())
+            }
+        }
     }
 }
 

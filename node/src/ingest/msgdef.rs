@@ -158,6 +158,8 @@ pub(crate) struct Struct {
 pub struct Plan {
     pub(crate) structs: Vec<Struct>,
     pub(crate) root: usize,
+    /// Whether a `wstring` is in it, which not all middleware writes in the same way.
+    pub(crate) wide: bool,
 }
 
 impl Plan {

@@ -5,7 +5,11 @@ use tributary_store::StoreError;
 use super::{
     Displaced, ForgetError, LaneError, LogError, MachineLogError, OriginError, OwnBindingError, SelectionError,
 };
-use crate::{config::RulesError, home::HomeError, proposal::Change};
+use crate::{
+    config::{MAX_NAME, RulesError},
+    home::HomeError,
+    proposal::Change,
+};
 
 /// Why a machine cannot be opened or asked.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +81,38 @@ pub enum MachineError {
         name: String,
         /// The names of the streams.
         known: String,
+    },
+    /// A pattern means more topics than there may be streams.
+    #[error(
+        "no stream for the topic {topic}: there are {limit} streams already, which is the most; name fewer topics with patterns"
+    )]
+    TooManyStreams {
+        /// The topic.
+        topic: String,
+        /// The most streams there may be.
+        limit: usize,
+    },
+    /// A topic that a pattern means is called as another stream is published.
+    #[error(
+        "no stream for the topic {topic}: the stream of the topic {other} is published under that name; give one of them an alias"
+    )]
+    NameTaken {
+        /// The topic.
+        topic: String,
+        /// Topic of the other stream.
+        other: String,
+    },
+    /// A topic that a pattern means has a name that cannot be published.
+    #[error("no stream for the topic {topic:?}: a name has at most {MAX_NAME} bytes and no control characters")]
+    BadName {
+        /// The beginning of the topic.
+        topic: String,
+    },
+    /// A stream was to begin while the machine ends.
+    #[error("no stream for the topic {topic}: the node is shutting down")]
+    Ended {
+        /// The topic.
+        topic: String,
     },
     /// The machine log cannot be written.
     #[error(transparent)]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Kind, Machine, Stream};
+use super::{Machine, check_schema};
 use crate::ingest::{IngestError, Source, SourceItem};
 use serde::{Deserialize, Serialize};
 
@@ -86,8 +86,8 @@ impl Machine {
                 Err(error) => break Err(error),
             }
         };
-        for stream in &self.streams {
-            if let Kind::Messages(lane) = &stream.kind
+        for stream in self.streams.all() {
+            if let Some(lane) = stream.lane()
                 && let Some(topic) = summary.topics.get_mut(&stream.config.topic)
                 && let Err(error) = lane.flush()
             {
@@ -102,15 +102,26 @@ impl Machine {
         match item {
             SourceItem::Message(message) => {
                 let topic = Arc::clone(&message.topic);
-                let stream = self.messages_of(&topic);
                 let known = summary.topics.contains_key(&*topic);
                 let Some(entry) = entry_of(summary, &topic) else { return };
-                let Some((stream, lane)) = stream else { return };
-                entry.mapped = true;
                 if entry.trouble.is_some() {
                     return;
                 }
-                if !known && let Err(reason) = check_schema(stream, source) {
+                let stream = match self.stream_of_topic(&topic) {
+                    Ok(Some(stream)) => stream,
+                    Ok(None) => return,
+                    Err(error) => {
+                        entry.mapped = true;
+                        entry.trouble = Some(error.to_string());
+                        return;
+                    }
+                };
+                let Some(lane) = stream.lane() else { return };
+                entry.mapped = true;
+                if !known
+                    && let Some(paths) = source.schema_paths(&stream.config.topic)
+                    && let Err(reason) = check_schema(&stream.config, &paths)
+                {
                     entry.trouble = Some(reason);
                     return;
                 }
@@ -120,7 +131,7 @@ impl Machine {
                 }
             }
             SourceItem::TopicLost { topic, reason } | SourceItem::TopicUndecoded { topic, reason } => {
-                let mapped = self.messages_of(&topic).is_some();
+                let mapped = self.is_mapped(&topic);
                 if let Some(entry) = entry_of(summary, &topic) {
                     entry.mapped = mapped;
                     entry.trouble = Some(reason);
@@ -139,13 +150,6 @@ impl Machine {
             }
         }
     }
-
-    fn messages_of(&self, topic: &str) -> Option<(&Stream, &super::lane::Lane)> {
-        self.streams.iter().find(|stream| stream.config.topic == topic).and_then(|stream| match &stream.kind {
-            Kind::Messages(lane) => Some((stream, &**lane)),
-            Kind::Files(_) => None,
-        })
-    }
 }
 
 fn entry_of<'a>(summary: &'a mut IngestSummary, topic: &str) -> Option<&'a mut TopicSummary> {
@@ -156,11 +160,4 @@ fn entry_of<'a>(summary: &'a mut IngestSummary, topic: &str) -> Option<&'a mut T
         summary.topics.insert(topic.to_owned(), TopicSummary::default());
     }
     summary.topics.get_mut(topic)
-}
-
-/// Checks a stream's rules against the definition of its type: a path that is not there protects nothing.
-fn check_schema(stream: &Stream, source: &dyn Source) -> Result<(), String> {
-    let Some(paths) = source.schema_paths(&stream.config.topic) else { return Ok(()) };
-    let Ok(Some(rules)) = super::rules_of(&stream.config) else { return Ok(()) };
-    rules.check_schema(&paths).map_err(|error| error.to_string())
 }

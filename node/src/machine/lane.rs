@@ -26,7 +26,7 @@ use tributary_store::StoreError;
 
 use self::{
     committer::RETRY,
-    queue::{Closed, Queue, QueueBounds},
+    queue::{Closed, Pushed, Queue, QueueBounds},
     stats::LaneStats,
     worker::{Input, Worker},
 };
@@ -38,9 +38,11 @@ use super::{
 };
 use crate::{
     config::{Overflow, QueueConfig},
+    durations::DurationsReport,
     ingest::{Content, SourceMessage},
 };
 
+pub use self::queue::Room;
 pub use self::stats::LaneReport;
 pub(crate) use self::worker::{LaneParts, close};
 
@@ -99,10 +101,19 @@ impl LaneError {
     }
 }
 
+/// What became of an offered message.
+#[derive(Debug)]
+pub enum Offered {
+    /// It is in, or was dropped and counted as the stream's configuration says.
+    Taken,
+    /// There is no room.
+    Full(SourceMessage),
+}
+
 /// A running lane.
 pub(crate) struct Lane {
     queue: Arc<Queue<Input>>,
-    numbers: Mutex<Numbers>,
+    numbers: Arc<Numbers>,
     stats: Arc<LaneStats>,
     when_full: Overflow,
     worker: Mutex<Option<JoinHandle<()>>>,
@@ -119,13 +130,13 @@ impl Lane {
         let when_full = queue.overflow;
         let queue = Arc::new(Queue::new(bounds));
         let stats = Arc::clone(&parts.stats);
-        let upcoming = numbers.upcoming();
-        let worker = Worker::new(parts, Arc::clone(&queue), upcoming);
+        let numbers = Arc::new(numbers);
+        let worker = Worker::new(parts, Arc::clone(&queue), Arc::clone(&numbers));
         let handle = std::thread::Builder::new()
             .name("lane".to_owned())
             .spawn(move || worker.run())
             .map_err(LaneError::Thread)?;
-        Ok(Self { queue, numbers: Mutex::new(numbers), stats, when_full, worker: Mutex::new(Some(handle)) })
+        Ok(Self { queue, numbers, stats, when_full, worker: Mutex::new(Some(handle)) })
     }
 
     /// Takes a message in. Waits for room where the stream says so, in the queue and on the disk.
@@ -137,7 +148,7 @@ impl Lane {
             return Ok(());
         }
         let taken = self.queue.push(size, || {
-            let number = self.numbers.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+            let number = self.numbers.take()?;
             Ok::<_, NumberError>(Input::Message { message, number })
         });
         match taken {
@@ -153,13 +164,56 @@ impl Lane {
         }
     }
 
+    /// Prepares for [`Lane::offer`]: from here on the lane keeps numbers reserved, and `room` is called, from the lane's thread, when
+    /// there is room again after an offer found none. It must not wait.
+    pub(crate) fn go_live(&self, room: Room) -> Result<(), LaneError> {
+        self.queue.when_room(room);
+        self.queue.push_command(Input::ReserveAhead).map_err(|Closed| self.stopped())
+    }
+
+    /// Takes a message in as [`Lane::push`] does, but never waits. Where it would have to, the message comes back.
+    pub(crate) fn offer(&self, message: SourceMessage) -> Result<Offered, LaneError> {
+        let size = size_of_message(&message);
+        let mut message = Some(message);
+        let pushed = self.queue.try_push(size, || {
+            let number = self.numbers.try_take()?;
+            message.take().map(|message| Input::Message { message, number })
+        });
+        match (pushed, message) {
+            (Pushed::In { dropped }, _) => {
+                self.stats.received();
+                self.stats.dropped(dropped);
+                Ok(Offered::Taken)
+            }
+            // No number: the disk is slow or full. A stream that does not wait for its queue does not wait for the disk.
+            (Pushed::Not, Some(_)) if self.when_full == Overflow::DropOldest => {
+                self.stats.received();
+                self.stats.dropped(1);
+                Ok(Offered::Taken)
+            }
+            (Pushed::Full | Pushed::Not, Some(message)) => Ok(Offered::Full(message)),
+            (Pushed::Closed | Pushed::Full | Pushed::Not, _) => {
+                self.stats.received();
+                self.stats.refused();
+                Err(self.stopped())
+            }
+        }
+    }
+
+    /// Counts messages that a live source held for the lane and could not hand over before the end.
+    pub(crate) fn count_dropped(&self, count: u64) {
+        for _ in 0..count {
+            self.stats.received();
+        }
+        self.stats.dropped(count);
+    }
+
     /// Makes sure that the next message finds a number, outside the queue, which others need meanwhile. `false` when there is no
     /// room on the disk to reserve one, and the stream does not wait for room.
     fn reserve_numbers(&self) -> Result<bool, LaneError> {
         let mut waited = false;
         loop {
-            let reserved = self.numbers.lock().unwrap_or_else(PoisonError::into_inner).reserve();
-            let error = match reserved {
+            let error = match self.numbers.reserve() {
                 Ok(()) => {
                     if waited {
                         self.stats.unstall();
@@ -204,7 +258,7 @@ impl Lane {
         let closed = self.close_dataset().map(drop);
         self.queue.close();
         self.join();
-        self.numbers.lock().unwrap_or_else(PoisonError::into_inner).close()?;
+        self.numbers.close()?;
         closed
     }
 
@@ -220,6 +274,11 @@ impl Lane {
     /// What was counted so far.
     pub(crate) fn report(&self) -> LaneReport {
         self.stats.report(self.queue.len())
+    }
+
+    /// How long batches of chunks took to the disk.
+    pub(crate) fn commits(&self) -> DurationsReport {
+        self.stats.commits()
     }
 
     fn ask<T>(

@@ -15,8 +15,8 @@ use tributary_protocol::{
 use tributary_store::{Table, WriteBatch};
 
 use super::{
-    Displaced, Keys, Kind, LaneError, Machine, MachineError, MachineOptions, OriginError, OwnBindingError, Stream,
-    bindings,
+    Displaced, Keys, Kind, LaneError, Machine, MachineError, MachineOptions, OriginError, OwnBindingError, SourceStats,
+    Stream, bindings,
     epochs::{Epochs, stream_log},
     lane::{self, Lane, LaneParts, committer::Committer, packer::Packer, sealer::Sealer, stats::LaneStats},
     log_writer::LogWriter,
@@ -26,6 +26,7 @@ use super::{
     proposals, publish, rules_of,
     seeds::Seeds,
     selection,
+    streams::{Streams, known_streams},
 };
 use crate::{
     config::{Compression, Mode, Policy, StreamConfig},
@@ -83,7 +84,7 @@ impl Machine {
         let before = chain.origin(&LogId::MACHINE, incarnation);
         let log = MachineLog::recover(store.clone(), Arc::clone(&keys), incarnation, before, Arc::clone(&announcer))?;
         let seeds = Arc::new(Seeds::open(store.clone(), home, Arc::clone(&keys))?);
-        let mut machine = Self {
+        let machine = Self {
             store,
             seeds,
             forget_epochs,
@@ -97,12 +98,12 @@ impl Machine {
             node_key: node_key(home_keys),
             binding: Mutex::new(binding.clone()),
             plaintext_hashes: Arc::default(),
-            streams: Vec::new(),
+            streams: Streams::new(streams),
         };
         machine.settle(incarnation)?;
         machine.write_bindings()?;
         machine.close_left_open()?;
-        for config in streams {
+        for config in known_streams(&machine.store, streams)? {
             let stream = machine.start_stream(config, &chain)?;
             machine.streams.push(stream);
         }
@@ -165,9 +166,9 @@ impl Machine {
         Ok(())
     }
 
-    fn start_stream(&self, config: &StreamConfig, chain: &BindingChain) -> Result<Stream, MachineError> {
+    pub(super) fn start_stream(&self, config: StreamConfig, chain: &BindingChain) -> Result<Stream, MachineError> {
         let id = StreamId::of(&self.keys.did, config.name());
-        self.announce_stream(config, id)?;
+        self.announce_stream(&config, id)?;
         let log = stream_log(&self.keys, id, self.incarnation());
         let before = chain.origin(&log.log, self.incarnation());
         let writer = LogWriter::recover(&self.store, log, Arc::clone(&self.keys.feed), before)?;
@@ -189,12 +190,13 @@ impl Machine {
         let stats = Arc::new(LaneStats::default());
         let committer = Committer::new(self.store.clone(), Arc::clone(&self.announcer), Arc::clone(&stats));
         let kind = if config.mode == Mode::File {
-            let stream = publish::FileStream::new(sealer, committer, stats, config.chunk.bytes);
-            Kind::Files(Box::new(Mutex::new(stream)))
+            let stream = publish::FileStream::new(sealer, committer, Arc::clone(&stats), config.chunk.bytes);
+            Kind::Files(Box::new(Mutex::new(stream)), stats)
         } else {
-            let rules = rules_of(config)?;
+            let rules = rules_of(&config)?;
             let packer = Packer::new(Arc::clone(&self.keys.identity), rules, config.name());
-            let numbers = Numbers::open(self.store.clone(), id, self.incarnation()).map_err(|e| failed(e.into()))?;
+            let numbers = Numbers::open(self.store.clone(), id, self.incarnation(), config.queue.messages)
+                .map_err(|e| failed(e.into()))?;
             let parts = LaneParts {
                 stream: id,
                 packer,
@@ -208,7 +210,7 @@ impl Machine {
             };
             Kind::Messages(Box::new(Lane::start(parts, numbers, config.queue).map_err(failed)?))
         };
-        Ok(Stream { config: config.clone(), id, kind })
+        Ok(Stream { config: Arc::new(config), id, kind, source: SourceStats::default() })
     }
 
     /// Writes what the stream is into the machine log, when that is news.

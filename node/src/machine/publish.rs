@@ -16,9 +16,9 @@ use tributary_protocol::{
 use tributary_store::{Store, StoreError};
 
 use super::{
-    Kind, Machine, MachineError,
+    Machine, MachineError,
     lane::{
-        LaneError, LaneReport, close,
+        LaneError, close,
         committer::Committer,
         sealer::{OpenDataset, Sealer},
         slices::Slice,
@@ -73,10 +73,6 @@ impl FileStream {
         Self { sealer, committer, stats, chunk_bytes: usize::try_from(chunk_bytes).unwrap_or(usize::MAX) }
     }
 
-    pub(super) fn report(&self) -> LaneReport {
-        self.stats.report(0)
-    }
-
     pub(super) fn renew_epoch(&mut self) {
         self.sealer.renew_epoch();
     }
@@ -97,7 +93,7 @@ impl Machine {
         mut progress: impl FnMut(u64),
     ) -> Result<Published, PublishError> {
         let found = self.named(Some(stream))?;
-        let Some(Kind::Files(files)) = found.first().map(|stream| &stream.kind) else {
+        let Some(files) = found.first().and_then(|stream| stream.files()) else {
             return Err(PublishError::NotForFiles { stream: stream.to_owned() });
         };
         let failed = |source: LaneError| MachineError::Lane { stream: stream.to_owned(), source };
@@ -142,30 +138,25 @@ impl Machine {
 
 /// Rebuilds a dataset that was never closed from the entries of its log; `newest` is its last chunk.
 pub(super) fn reopen(store: &Store, log: &LogKey, newest: &ChunkRecord) -> Result<Option<OpenDataset>, StoreError> {
-    const PAGE: usize = 256;
     let mut open: Option<OpenDataset> = None;
     let Some((head, _)) = store.head(log)? else { return Ok(None) };
-    let mut from = head.saturating_sub(u64::from(newest.index));
-    loop {
-        let page = store.entries(log, from, PAGE, 1 << 20)?;
-        let Some(last) = page.last() else { return Ok(open) };
-        let first = from;
-        from = last.seq + 1;
-        for stored in page {
-            let Ok(signed) = SignedEntry::decode(&stored.bytes) else { return Ok(None) };
-            let EntryBody::Chunk(record) = &signed.entry().body else { return Ok(None) };
-            let dataset = open.get_or_insert_with(|| OpenDataset {
-                builder: DatasetBuilder::new(record.stream, record.epoch, log.incarnation, first),
-                opened_ms: signed.entry().time_ms,
-            });
-            if dataset.builder.push(stored.seq, record).is_err() {
-                tracing::error!(
-                    ?log,
-                    seq = stored.seq,
-                    "a dataset left open cannot be closed; run `tributary store check`"
-                );
-                return Ok(None);
-            }
+    let first = head.saturating_sub(u64::from(newest.index));
+    for stored in store.log(log, first..) {
+        let stored = stored?;
+        let Ok(signed) = SignedEntry::decode(&stored.bytes) else { return Ok(None) };
+        let EntryBody::Chunk(record) = &signed.entry().body else { return Ok(None) };
+        let dataset = open.get_or_insert_with(|| OpenDataset {
+            builder: DatasetBuilder::new(record.stream, record.epoch, log.incarnation, first),
+            opened_ms: signed.entry().time_ms,
+        });
+        if dataset.builder.push(stored.seq, record).is_err() {
+            tracing::error!(
+                ?log,
+                seq = stored.seq,
+                "a dataset left open cannot be closed; run `tributary store check`"
+            );
+            return Ok(None);
         }
     }
+    Ok(open)
 }

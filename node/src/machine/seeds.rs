@@ -28,9 +28,8 @@ use crate::home::{Home, HomeError, SeedKeys};
 pub(super) const PER_INCARNATION_BITS: u32 = 32;
 const ROW_LEN: usize = 32 + 8 + 32 + 48;
 const FORGOTTEN_LEN: usize = 8;
+/// Rows read at a time.
 const PAGE: usize = 256;
-/// Bytes of entries read at a time.
-const PAGE_BYTES: usize = 1 << 20;
 
 /// Why seeds cannot be forgotten.
 #[derive(Debug, thiserror::Error)]
@@ -239,17 +238,12 @@ impl Seeds {
     fn published(&self) -> Result<BTreeSet<(StreamId, u64)>, StoreError> {
         let mut published = BTreeSet::new();
         for log in self.store.logs(Some(&self.keys.did))?.into_iter().filter(|log| log.log == LogId::MACHINE) {
-            let mut from = 0;
-            loop {
-                let page = self.store.entries(&log, from, PAGE, PAGE_BYTES)?;
-                let Some(last) = page.last() else { break };
-                from = last.seq.saturating_add(1);
-                for signed in page.iter().filter_map(|entry| SignedEntry::decode(&entry.bytes).ok()) {
-                    if let EntryBody::Epoch(info) = &signed.entry().body
-                        && info.sealed_seed.owner_enc == self.keys.owner
-                    {
-                        published.insert((info.stream, info.epoch));
-                    }
+            for stored in self.store.log(&log, ..) {
+                let Ok(signed) = SignedEntry::decode(&stored?.bytes) else { continue };
+                if let EntryBody::Epoch(info) = &signed.entry().body
+                    && info.sealed_seed.owner_enc == self.keys.owner
+                {
+                    published.insert((info.stream, info.epoch));
                 }
             }
         }

@@ -16,11 +16,6 @@ use super::{
     seeds::Seeds,
 };
 
-/// Entries read at a time.
-const PAGE: usize = 256;
-/// Bytes of entries read at a time.
-const PAGE_BYTES: usize = 1 << 20;
-
 /// Why a selection has no keys.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -111,7 +106,8 @@ pub(crate) fn in_time(
     let mut runs: Vec<GrantRange> = Vec::new();
     for log in store.logs(Some(did))?.into_iter().filter(|log| log.log == LogId::from(stream)) {
         let mut open = false;
-        for_each_record(store, &log, |record| {
+        for record in records(store, &log) {
+            let record = record?;
             let inside = record.time_to_ms >= from_ms && record.time_from_ms <= to_ms;
             match runs.last_mut() {
                 Some(run) if inside && open && run.epoch == record.epoch => run.last = record.position,
@@ -122,7 +118,7 @@ pub(crate) fn in_time(
                 _ => {}
             }
             open = inside;
-        })?;
+        }
     }
     Ok(runs)
 }
@@ -166,19 +162,9 @@ pub(crate) fn newest_record(store: &Store, log: &LogKey) -> Result<Option<ChunkR
     Ok(store.head(log)?.and_then(|(_, bytes)| record_of(&bytes)))
 }
 
-/// Calls `each` for every chunk record of a log, in order, with bounded memory.
-pub(crate) fn for_each_record(
-    store: &Store,
-    log: &LogKey,
-    mut each: impl FnMut(&ChunkRecord),
-) -> Result<(), StoreError> {
-    let mut from = 0;
-    loop {
-        let page = store.entries(log, from, PAGE, PAGE_BYTES)?;
-        let Some(last) = page.last() else { return Ok(()) };
-        from = last.seq + 1;
-        page.iter().filter_map(|entry| record_of(&entry.bytes)).for_each(|record| each(&record));
-    }
+/// The chunk records of a log, in order.
+pub(crate) fn records(store: &Store, log: &LogKey) -> impl Iterator<Item = Result<ChunkRecord, StoreError>> {
+    store.log(log, ..).filter_map(|stored| stored.map(|stored| record_of(&stored.bytes)).transpose())
 }
 
 fn record_of(bytes: &[u8]) -> Option<ChunkRecord> {

@@ -123,9 +123,7 @@ impl Open {
     }
 
     pub(super) fn records(&self, name: &str) -> Vec<ChunkRecord> {
-        let mut records = Vec::new();
-        selection::for_each_record(&self.store, &self.log(name), |record| records.push(record.clone())).expect("read");
-        records
+        selection::records(&self.store, &self.log(name)).collect::<Result<_, _>>().expect("read")
     }
 
     pub(super) fn plaintext(&self, record: &ChunkRecord) -> Vec<u8> {
@@ -144,7 +142,7 @@ impl Open {
 }
 
 /// Messages made up for a test.
-pub(super) struct Made(std::vec::IntoIter<SourceMessage>);
+pub(super) struct Made(pub(super) std::vec::IntoIter<SourceMessage>);
 
 impl Source for Made {
     fn next(&mut self) -> Result<Option<SourceItem>, IngestError> {

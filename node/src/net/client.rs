@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, Stream, gossipsub::MessageId};
@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ACCESS_PROTOCOL, MAX_ACCESS_MESSAGE, MAX_GOSSIP_MESSAGE, MAX_SYNC_REQUEST, PULL_PROTOCOL, SYNC_PROTOCOL,
     error::{DialFailure, NetError, PublishError, RequestError, SubscribeError},
-    event::{Acceptance, Counters, NetStats, PeerEvent, PeerInfo, PublishOutcome, Which},
+    event::{Acceptance, Counters, NetStats, PeerEvent, PeerInfo, PublishOutcome, ReachReport, Which},
     frame::FrameError,
+    meter::NetTimings,
     reputation::Offence,
     streams::{Incoming, OpenError, Opened},
 };
@@ -35,6 +36,7 @@ pub(super) enum Command {
     OpenPull(PeerId, Opened),
     Keep(PeerId),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
+    Reach(oneshot::Sender<ReachReport>),
     Ban(PeerId),
     Unban(PeerId),
     Penalize(PeerId, Offence),
@@ -108,7 +110,8 @@ impl Client {
         self.peer_id
     }
 
-    /// The addresses this node listens on, each ending in `/p2p/<our id>`, ready to be given to others.
+    /// The addresses this node listens on, each ending in `/p2p/<our id>`, ready to be given to others; places at relays are not
+    /// among them, see [`Client::reach`].
     pub async fn listen_addrs(&self) -> Result<Vec<Multiaddr>, NetError> {
         self.ask(Command::ListenAddrs).await
     }
@@ -118,7 +121,8 @@ impl Client {
         self.ask(|back| Command::Dial(address, back)).await?
     }
 
-    /// Makes sure there is a connection to `peer`, trying `addresses` and those already known.
+    /// Makes sure there is a connection to `peer`, trying `addresses` and those already known; where they lead nowhere, other
+    /// peers are asked for newer ones. A peer that is lost within five minutes is dialled again.
     pub async fn connect(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), DialFailure> {
         self.ask(|back| Command::Connect(peer, addresses, back)).await?.map(drop)
     }
@@ -190,6 +194,11 @@ impl Client {
         self.ask(Command::Peers).await
     }
 
+    /// How this node can be reached, and how it reaches others.
+    pub async fn reach(&self) -> Result<ReachReport, NetError> {
+        self.ask(Command::Reach).await
+    }
+
     /// Peers coming and going from now on. A reader that falls behind loses the oldest events and is told how many.
     #[must_use]
     pub fn watch_peers(&self) -> broadcast::Receiver<PeerEvent> {
@@ -222,6 +231,12 @@ impl Client {
         self.counters.snapshot()
     }
 
+    /// How long things took since the start.
+    #[must_use]
+    pub fn timings(&self) -> NetTimings {
+        self.counters.timings()
+    }
+
     /// Ends the network task and waits until it has let go of its sockets.
     pub async fn shutdown(&self) {
         self.stop.cancel();
@@ -233,7 +248,10 @@ impl Client {
         if request.len() > max {
             return Err(FrameError::TooLarge { len: request.len(), max }.into());
         }
-        self.ask(|back| Command::Request(which, peer, request, back)).await?
+        let begun = Instant::now();
+        let answered = self.ask(|back| Command::Request(which, peer, request, back)).await;
+        self.counters.of(which).ended(begun, matches!(answered, Ok(Ok(_))));
+        answered?
     }
 
     async fn send(&self, command: Command) -> Result<(), NetError> {

@@ -11,7 +11,13 @@ use std::{
 use libp2p::{Multiaddr, PeerId, gossipsub::MessageId, multiaddr::Protocol, request_response::ResponseChannel};
 use tokio::sync::mpsc;
 
-use super::{error::NetError, frame::FrameError};
+use super::{
+    error::NetError,
+    frame::FrameError,
+    meter::{PullMeter, PulledStats, RequestMeter, RequestStats},
+    reachability::{OwnAddress, Reach},
+    reservations::RelayReservation,
+};
 
 /// The queues through which the network hands things on. Each is bounded ([`super::QueueCaps`]) and has one reader.
 #[derive(Debug)]
@@ -156,8 +162,8 @@ pub enum PeerEvent {
     Banned(PeerId),
 }
 
-/// What carries a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+/// What carries a connection; for a relayed one, its part up to the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
     /// TCP with TLS or Noise, and Yamux.
@@ -169,7 +175,17 @@ pub enum Transport {
 }
 
 impl Transport {
-    pub(super) fn of(address: &Multiaddr) -> Self {
+    /// As it is written: `tcp`, `quic` or `other`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Quic => "quic",
+            Self::Other => "other",
+        }
+    }
+
+    pub(crate) fn of(address: &Multiaddr) -> Self {
         if address.iter().any(|part| matches!(part, Protocol::QuicV1 | Protocol::Quic)) {
             Self::Quic
         } else if address.iter().any(|part| matches!(part, Protocol::Tcp(_))) {
@@ -199,10 +215,108 @@ pub struct PeerInfo {
     pub transport: Transport,
     /// Last measured round trip.
     pub rtt: Option<Duration>,
-    /// Connections to it, at least 1.
-    pub connections: usize,
+    /// All connections to it, direct ones first; at least one.
+    pub paths: Vec<Path>,
+    /// The last attempt to replace a relayed connection by a direct one, if there was one.
+    pub upgrade: Option<Upgrade>,
     /// Its gossip score; 0 is neutral, below -80 it is not listened to.
     pub score: f64,
+}
+
+/// One connection to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path {
+    /// The peer's address on it; only its id where it came to us through a relay.
+    pub addr: Multiaddr,
+    /// Whether it goes through no relay.
+    pub direct: bool,
+    /// The relay it goes through.
+    pub relay: Option<PeerId>,
+    /// What carries it.
+    pub transport: Transport,
+    /// Whether the peer dialled us.
+    pub inbound: bool,
+    /// Last measured round trip.
+    pub rtt: Option<Duration>,
+}
+
+/// An attempt to replace a relayed connection by a direct one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgrade {
+    /// How long ago it ended.
+    pub ago: Duration,
+    /// Why it failed; `None` if it succeeded.
+    pub error: Option<String>,
+}
+
+/// How the addresses of this node look from outside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Translation {
+    /// Too few peers on the Internet have said where they see us.
+    #[default]
+    Unknown,
+    /// Peers see an address that this node has itself.
+    None,
+    /// A NAT stands between, and all peers see the same port: holes can be punched.
+    SamePort,
+    /// A NAT stands between, and each peer sees another port ("symmetric"): holes can hardly be punched.
+    PortPerPeer,
+}
+
+/// How this node can be reached, and how it reaches others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReachReport {
+    /// Whether others reach it directly.
+    pub reach: Reach,
+    /// Its addresses and what is known about them.
+    pub addresses: Vec<OwnAddress>,
+    /// Connected peers that can test addresses.
+    pub testers: usize,
+    /// What peers see of its address.
+    pub translation: Translation,
+    /// Its places at relays.
+    pub relays: Vec<RelayReservation>,
+    /// What it does as a relay; `None` if it is none.
+    pub relaying: Option<Relaying>,
+    /// Whether holes are punched.
+    pub hole_punching: bool,
+    /// Peers in the routing table; `None` without Kademlia.
+    pub routing_peers: Option<usize>,
+    /// Whether peers on the local network are looked for.
+    pub mdns: bool,
+    /// What the router said; `None` where it is not asked.
+    pub upnp: Option<Upnp>,
+}
+
+/// What this node does as a relay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Relaying {
+    /// Peers that are reached through it now.
+    pub reservations: u64,
+    /// Connections that go through it now.
+    pub circuits: u64,
+    /// Connections that went through it since the start.
+    pub circuits_served: u64,
+    /// Reservations and connections refused since the start.
+    pub refused: u64,
+}
+
+/// What the router said when it was asked to forward ports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Upnp {
+    /// Nothing yet.
+    #[default]
+    Searching,
+    /// There is no router that can be asked.
+    NoRouter,
+    /// The router is behind a NAT itself.
+    NoPublicAddress,
+    /// It forwards at least one port.
+    Mapped,
+    /// It forwarded, and does so no longer.
+    Lost,
 }
 
 /// Counters since the network started, and what there is now.
@@ -216,10 +330,18 @@ pub struct NetStats {
     pub gossip_rejected: u64,
     /// Messages published.
     pub gossip_sent: u64,
-    /// Requests handed on.
-    pub requests_received: u64,
-    /// Requests that were answered "busy".
-    pub requests_busy: u64,
+    /// Copies of gossip messages that came off the wire.
+    pub gossip_arrived: u64,
+    /// Their bytes.
+    pub gossip_bytes: u64,
+    /// Of these, copies of messages that had come before, or that no subscription asks for any more.
+    pub gossip_duplicates: u64,
+    /// The sync protocol.
+    pub sync: RequestStats,
+    /// The access protocol.
+    pub access: RequestStats,
+    /// Pulls from peers.
+    pub pulls: PulledStats,
     /// Frames over a limit or broken.
     pub bad_frames: u64,
     /// Pull streams lost because the node did not take them in time.
@@ -241,8 +363,14 @@ pub(super) struct Counters {
     pub(super) gossip_dropped: AtomicU64,
     pub(super) gossip_rejected: AtomicU64,
     pub(super) gossip_sent: AtomicU64,
-    pub(super) requests_received: AtomicU64,
-    pub(super) requests_busy: AtomicU64,
+    pub(super) gossip_arrived: AtomicU64,
+    pub(super) gossip_bytes: AtomicU64,
+    /// Messages that gossipsub handed to us: the first copy of each.
+    pub(super) gossip_first: AtomicU64,
+    pub(super) gossip_duplicates: AtomicU64,
+    pub(super) sync: RequestMeter,
+    pub(super) access: RequestMeter,
+    pub(super) pulls: PullMeter,
     pub(super) bad_frames: AtomicU64,
     pub(super) streams_dropped: AtomicU64,
     pub(super) bans: AtomicU64,
@@ -258,8 +386,12 @@ impl Counters {
             gossip_dropped: self.gossip_dropped.load(Relaxed),
             gossip_rejected: self.gossip_rejected.load(Relaxed),
             gossip_sent: self.gossip_sent.load(Relaxed),
-            requests_received: self.requests_received.load(Relaxed),
-            requests_busy: self.requests_busy.load(Relaxed),
+            gossip_arrived: self.gossip_arrived.load(Relaxed),
+            gossip_bytes: self.gossip_bytes.load(Relaxed),
+            gossip_duplicates: self.gossip_duplicates.load(Relaxed),
+            sync: self.sync.stats(),
+            access: self.access.stats(),
+            pulls: self.pulls.stats(),
             bad_frames: self.bad_frames.load(Relaxed),
             streams_dropped: self.streams_dropped.load(Relaxed),
             bans: self.bans.load(Relaxed),

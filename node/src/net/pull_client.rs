@@ -4,7 +4,7 @@
 //! does with a chunk overlap. At most `window` chunks are in memory beyond the one in the caller's hands. Dropping the client
 //! ends the task and resets the stream.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::{
@@ -18,7 +18,11 @@ use tributary_protocol::{
     wire::{PullHeader, PullStatus, pull::MAX_HASHES},
 };
 
-use super::pull::{PullRequestError, write_request};
+use super::{
+    Client,
+    meter::Transfer,
+    pull::{PullRequestError, write_request},
+};
 
 /// Progress is checked per slice of this size, bytes.
 const SLICE: usize = 64 << 10;
@@ -147,6 +151,8 @@ pub struct PullClient {
     incoming: mpsc::Receiver<Incoming>,
     reader: AbortHandle,
     ended: bool,
+    asked: usize,
+    transfer: Option<Transfer>,
 }
 
 impl PullClient {
@@ -159,8 +165,16 @@ impl PullClient {
             return Err(PullError::Count(wanted.len()));
         }
         let (tx, incoming) = mpsc::channel(options.window.max(1));
+        let asked = wanted.len();
         let reader = tokio::spawn(read(stream, wanted, options, tx)).abort_handle();
-        Ok(Self { incoming, reader, ended: false })
+        Ok(Self { incoming, reader, ended: false, asked, transfer: None })
+    }
+
+    /// Counts this pull among those of a network, see [`super::NetStats::pulls`]. It begins now.
+    #[must_use]
+    pub fn counted(mut self, by: &Client) -> Self {
+        self.transfer = Some(Transfer::begin(Arc::clone(&by.counters), self.asked));
+        self
     }
 
     /// The next chunk, in the order the peer sends them; `None` after the last one, or after an error that ends the pull.
@@ -173,6 +187,9 @@ impl PullClient {
             // The hashing task neither panics nor is it cancelled, except when the runtime shuts down.
             Incoming::Hashing(hash, task) => (hash, task.await.unwrap_or(Err(PullError::Closed))),
         };
+        if let Some(transfer) = &mut self.transfer {
+            transfer.item(&result);
+        }
         if matches!(&result, Err(error) if error.is_fatal()) {
             self.ended = true;
             self.reader.abort();

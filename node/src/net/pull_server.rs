@@ -13,7 +13,7 @@ use std::{
     io,
     num::NonZeroU32,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -45,6 +45,7 @@ use super::{
     pull::{PullRequestError, read_request},
     streams::Incoming,
 };
+use crate::durations::{Durations, DurationsReport};
 
 /// A stream must take this much within the stall timeout, and is charged for it at once, bytes.
 const SLICE: usize = 64 << 10;
@@ -75,6 +76,8 @@ pub struct PullServerStats {
     pub chunks: u64,
     /// Bytes of ciphertext sent.
     pub bytes: u64,
+    /// Transfers under way now.
+    pub active: usize,
 }
 
 #[derive(Default)]
@@ -86,6 +89,7 @@ struct Counters {
     malformed: AtomicU64,
     chunks: AtomicU64,
     bytes: AtomicU64,
+    took: Durations,
 }
 
 /// A running server. It stops, and resets its streams, when this is dropped or the network shuts down.
@@ -130,7 +134,14 @@ impl PullServer {
             malformed: counters.malformed.load(Relaxed),
             chunks: counters.chunks.load(Relaxed),
             bytes: counters.bytes.load(Relaxed),
+            active: self.shared.slots.lock().unwrap_or_else(PoisonError::into_inner).active(),
         }
+    }
+
+    /// How long transfers took that ran to their end, the request included.
+    #[must_use]
+    pub fn durations(&self) -> DurationsReport {
+        self.shared.counters.took.report()
     }
 }
 
@@ -205,9 +216,11 @@ enum ServeError {
 
 async fn serve(slot: Slot, mut stream: Stream) {
     let (shared, peer) = (Arc::clone(&slot.shared), slot.peer);
+    let begun = Instant::now();
     let result = transfer(&slot, &mut stream).await;
     drop(slot);
     let Err(error) = result else {
+        shared.counters.took.record(begun.elapsed());
         shared.counters.completed.fetch_add(1, Relaxed);
         return;
     };

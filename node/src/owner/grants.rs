@@ -30,8 +30,6 @@ use crate::{
 const LIFE_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 /// Ranges of keys in one file.
 const MAX_GRANTS: usize = 256;
-/// Entries read at a time, and their bytes.
-const PAGE: (usize, usize) = (256, 1 << 20);
 
 /// Why the owner cannot grant.
 #[derive(Debug, thiserror::Error)]
@@ -161,20 +159,15 @@ impl Known {
     fn read(store: &Store, logs: &[LogKey]) -> Result<Self, StoreError> {
         let mut known = Self::default();
         for log in logs.iter().filter(|log| log.log == LogId::MACHINE) {
-            let mut from = 0;
-            loop {
-                let page = store.entries(log, from, PAGE.0, PAGE.1)?;
-                let Some(last) = page.last() else { break };
-                from = last.seq.saturating_add(1);
-                for signed in page.iter().filter_map(|entry| SignedEntry::decode(&entry.bytes).ok()) {
-                    match &signed.entry().body {
-                        EntryBody::Epoch(info) => {
-                            let info = info.clone();
-                            known.epochs.insert((info.stream, info.epoch), (info, signed));
-                        }
-                        EntryBody::DatasetClosed(entry) => drop(known.datasets.insert(entry.dataset, entry.clone())),
-                        _ => {}
+            for stored in store.log(log, ..) {
+                let Ok(signed) = SignedEntry::decode(&stored?.bytes) else { continue };
+                match &signed.entry().body {
+                    EntryBody::Epoch(info) => {
+                        let info = info.clone();
+                        known.epochs.insert((info.stream, info.epoch), (info, signed));
                     }
+                    EntryBody::DatasetClosed(entry) => drop(known.datasets.insert(entry.dataset, entry.clone())),
+                    _ => {}
                 }
             }
         }
@@ -262,19 +255,13 @@ pub fn gather(store: &Store, machine: &Did, selection: &Selection, now_ms: u64) 
 
 /// The entry of the first chunk of an epoch.
 fn first_of(store: &Store, log: &LogKey, epoch: u64) -> Result<Option<SignedEntry>, StoreError> {
-    let mut from = 0;
-    loop {
-        let page = store.entries(log, from, PAGE.0, PAGE.1)?;
-        let Some(last) = page.last() else { return Ok(None) };
-        from = last.seq.saturating_add(1);
-        let found = page
-            .iter()
-            .filter_map(|entry| SignedEntry::decode(&entry.bytes).ok())
-            .find(|signed| matches!(&signed.entry().body, EntryBody::Chunk(record) if record.epoch == epoch));
-        if found.is_some() {
-            return Ok(found);
+    for stored in store.log(log, ..) {
+        let Ok(signed) = SignedEntry::decode(&stored?.bytes) else { continue };
+        if matches!(&signed.entry().body, EntryBody::Chunk(record) if record.epoch == epoch) {
+            return Ok(Some(signed));
         }
     }
+    Ok(None)
 }
 
 /// Issues the grants of a selection with the owner's key. Returns them with the bindings that prove them.

@@ -13,9 +13,10 @@
 mod audit;
 mod desk;
 mod hook;
+mod meter;
 mod order;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::Semaphore;
 use tributary_protocol::{
@@ -28,16 +29,18 @@ use tributary_protocol::{
 use tributary_store::{Store, StoreError};
 
 pub(crate) use self::audit::read as audit_log;
-use self::desk::Desk;
 pub(super) use self::hook::{Hooks, hooks};
 pub use self::{
     audit::{AuditEvent, AuditRecord},
     desk::Admission,
     hook::HookStatus,
+    meter::AccessStatus,
     order::{BadOrder, Given, Order, OrderRange, OrderState},
 };
+use self::{desk::Desk, meter::AccessMeter};
 use super::rates::{PeerRates, per_minute};
 use crate::{
+    durations::DurationsReport,
     machine::{Clock, EpochError, Machine, MachineError, OwnBindingError, SelectionError},
     net::{Client, InboundRequest, Offence, PeerId},
 };
@@ -161,6 +164,7 @@ pub struct AccessService {
     desk: Option<Desk>,
     rates: PeerRates,
     places: Arc<Semaphore>,
+    meter: Arc<AccessMeter>,
 }
 
 impl AccessService {
@@ -174,8 +178,11 @@ impl AccessService {
     ) -> Result<Self, AccessError> {
         let each = per_minute(per_minute_and_peer);
         let all = per_minute(per_minute_and_peer.saturating_mul(PEERS_AT_FULL_RATE));
+        let meter = Arc::new(AccessMeter::default());
+        let count = Arc::clone(&meter);
         Ok(Self {
-            desk: machine.map(|machine| Desk::open(machine, store, clock, hooks)).transpose()?,
+            desk: machine.map(|machine| Desk::open(machine, store, clock, hooks, count)).transpose()?,
+            meter,
             rates: PeerRates::new(each, all),
             places: Arc::new(Semaphore::new(AT_A_TIME)),
         })
@@ -217,6 +224,18 @@ impl AccessService {
     #[must_use]
     pub fn hooks(&self) -> HookStatus {
         self.desk.as_ref().and_then(Desk::hooks).unwrap_or_default()
+    }
+
+    /// What became of access messages since the start.
+    #[must_use]
+    pub fn status(&self) -> AccessStatus {
+        self.meter.status()
+    }
+
+    /// How long answers to access messages took.
+    #[must_use]
+    pub fn durations(&self) -> DurationsReport {
+        self.meter.durations()
     }
 
     /// The orders, newest first, at most `limit`.
@@ -322,8 +341,14 @@ impl AccessService {
     pub(super) async fn answer(self: Arc<Self>, net: Client, inbound: InboundRequest) {
         let InboundRequest { peer, bytes, responder } = inbound;
         let reply = match self.rates.admit(peer) {
-            Ok(()) => self.reply(&net, peer, bytes).await,
+            Ok(()) => {
+                let (begun, meter) = (Instant::now(), Arc::clone(&self.meter));
+                let reply = self.reply(&net, peer, bytes).await;
+                meter.answered(begun);
+                reply
+            }
             Err(refused) => {
+                self.meter.refused();
                 if refused.flood {
                     let _ = net.penalize(peer, Offence::Flood).await; // fails only when the network has shut down
                 }
@@ -341,6 +366,7 @@ impl AccessService {
             Ok(message) => message,
             Err(error) => {
                 tracing::debug!(%peer, %error, "malformed access message");
+                self.meter.malformed();
                 let _ = net.penalize(peer, Offence::Malformed).await;
                 return denied(DenyCode::Invalid, "not a message of the access protocol");
             }

@@ -6,7 +6,7 @@
 //! be sent. What is known of that is the [`Outbox`], for the status. A machine that must not publish publishes no head either.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -141,7 +141,7 @@ pub(super) async fn run(
     mut peers: broadcast::Receiver<PeerEvent>,
     stop: CancellationToken,
 ) {
-    let publisher = Publisher { did: machine.did(), net, machine, outbox };
+    let mut publisher = Publisher { did: machine.did(), net, machine, outbox, listening: HashSet::new() };
     let mut due = Instant::now();
     loop {
         tokio::select! {
@@ -185,6 +185,8 @@ struct Publisher {
     net: Client,
     machine: Arc<Machine>,
     outbox: Arc<Outbox>,
+    /// Logs whose topics this node listens to itself; as many as the machine has logs.
+    listening: HashSet<LogId>,
 }
 
 impl Publisher {
@@ -192,9 +194,22 @@ impl Publisher {
         parse_topic(topic).is_some_and(|(did, _)| did == self.did)
     }
 
-    async fn entry(&self, announcement: Announcement) -> Sent {
+    /// A machine listens to its own topics: who listens is in the mesh that its entries travel through, and an entry of its own
+    /// that it does not know tells of a twin. Streams may begin at any time.
+    async fn listen(&mut self, log: LogId) {
+        if self.listening.contains(&log) {
+            return;
+        }
+        match self.net.subscribe(topic_log(&self.did, &log)).await {
+            Ok(_) => drop(self.listening.insert(log)),
+            Err(error) => tracing::warn!(%error, "the machine cannot listen to a topic of its own"),
+        }
+    }
+
+    async fn entry(&mut self, announcement: Announcement) -> Sent {
         let Announcement { entry, body } = announcement;
         let LogKey { did, log, .. } = entry.entry().key();
+        self.listen(log).await;
         if self.machine.displaced().is_some() {
             self.outbox.missed(log);
             return Sent::Unheard;
@@ -216,7 +231,7 @@ impl Publisher {
         }
     }
 
-    async fn heads(&self) -> Sent {
+    async fn heads(&mut self) -> Sent {
         if self.machine.displaced().is_some() {
             return Sent::Unheard;
         }
@@ -233,6 +248,7 @@ impl Publisher {
         let mut worst = Sent::Yes;
         for head in heads {
             let log = head.head().log;
+            self.listen(log).await;
             let message = FeedMessage::Head(head.bytes().to_vec());
             match self.publish(topic_log(&self.did, &log), &message).await {
                 Ok(listeners) => self.outbox.heard(log, listeners, true),

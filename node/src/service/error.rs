@@ -12,6 +12,7 @@ use crate::{
     machine::MachineError,
     net::{NetError, PullServerError, StartError, SubscribeError},
     peaq::orchestration::OrchestrationError,
+    ros2::Ros2Error,
 };
 
 /// Why a node did not start.
@@ -51,6 +52,9 @@ pub enum NodeError {
     /// The orchestration API cannot be offered.
     #[error(transparent)]
     Orchestration(Box<OrchestrationError>),
+    /// Live ROS 2 topics cannot be ingested.
+    #[error(transparent)]
+    Ros2(#[from] Ros2Error),
     /// The runtime is going down.
     #[error("the node was stopped while it started")]
     Stopped,

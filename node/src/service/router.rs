@@ -4,7 +4,7 @@
 //! by side, as many as their servers take and a few more that are told to come back; gossip is taken in order, one message at
 //! a time, because an entry means something only after the one before it. All tasks end when the network closes its queues.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -20,6 +20,7 @@ use tributary_store::Store;
 use super::{access::AccessService, sync_server::SyncServer};
 use crate::{
     buyer::Buyer,
+    durations::Durations,
     machine::Machine,
     net::{Acceptance, Client, GossipMessage, InboundRequest, NetEvents},
 };
@@ -36,17 +37,19 @@ pub(super) struct Routes {
     pub(super) buyer: Option<Buyer>,
     pub(super) sync: Arc<SyncServer>,
     pub(super) access: Arc<AccessService>,
+    /// How long it takes to say what a gossip message is worth.
+    pub(super) gossip_took: Arc<Durations>,
 }
 
 /// Starts the tasks; they end by themselves when the network has shut down.
 pub(super) fn start(routes: Routes, events: NetEvents, tasks: &mut JoinSet<()>) {
     let NetEvents { gossip, sync, access } = events;
-    let Routes { net, store, machine, buyer, sync: sync_server, access: access_server } = routes;
+    let Routes { net, store, machine, buyer, sync: sync_server, access: access_server, gossip_took } = routes;
     let client = net.clone();
     tasks.spawn(requests(sync, move |inbound| Arc::clone(&sync_server).answer(client.clone(), inbound)));
     let client = net.clone();
     tasks.spawn(requests(access, move |inbound| Arc::clone(&access_server).answer(client.clone(), inbound)));
-    tasks.spawn(take_gossip(gossip, net, store, machine, buyer));
+    tasks.spawn(take_gossip(gossip, net, store, machine, buyer, gossip_took));
 }
 
 /// Answers requests side by side until the queue is closed. Answers under way then are cut off: nobody would get them.
@@ -80,8 +83,10 @@ async fn take_gossip(
     store: Store,
     machine: Option<Arc<Machine>>,
     buyer: Option<Buyer>,
+    took: Arc<Durations>,
 ) {
     while let Some(message) = queue.recv().await {
+        let begun = Instant::now();
         let GossipMessage { id, source, topic, bytes } = message;
         let acceptance = match (parse_topic(&topic), &machine, &buyer) {
             (None, ..) => Acceptance::Ignore,
@@ -93,6 +98,7 @@ async fn take_gossip(
             (Some(_), _, Some(buyer)) => buyer.on_gossip(&topic, source, bytes).await,
             (Some(_), _, None) => Acceptance::Ignore,
         };
+        took.since(begun);
         if net.report(id, source, acceptance).await.is_err() {
             return;
         }

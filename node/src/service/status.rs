@@ -1,13 +1,31 @@
 //! What a running node says about itself. Plain data: the control API sends it, the command line shows it.
 
 pub(super) mod gather;
+mod process;
+mod reach;
+mod traffic;
 
 use serde::{Deserialize, Serialize};
 use tributary_protocol::ids::{Did, LogId, StreamId};
 
-pub use super::access::HookStatus;
+pub use self::{
+    process::ProcessStatus,
+    reach::{
+        AddressState, AddressStatus, PathStatus, PeerStatus, Reach, ReachStatus, RelayStatus, Relaying,
+        ReservationState, Translation, UpgradeStatus, Upnp,
+    },
+    traffic::{GossipStatus, TrafficStatus},
+};
+pub use super::{
+    access::{AccessStatus, HookStatus},
+    sync_server::SyncStatus,
+};
 pub use crate::buyer::{SubscriptionState, SubscriptionStatus};
 use crate::machine::LaneReport;
+pub use crate::{
+    machine::{FaultyPublisher, SourceReport, SourceState},
+    ros2::{RefusedTopic, Ros2Status},
+};
 
 /// How a node stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,18 +48,29 @@ pub struct NodeStatus {
     pub links: Vec<String>,
     /// Connected peers.
     pub peers: Vec<PeerStatus>,
+    /// How it is reached, and how it reaches others.
+    pub reach: ReachStatus,
     /// Inbound connections.
     pub inbound: InboundStatus,
+    /// What the protocols carried since the start.
+    pub traffic: TrafficStatus,
     /// The machine's incarnation.
     pub incarnation: Option<u32>,
+    /// When its key binding ends, ms since 1970.
+    pub binding_expires_ms: Option<u64>,
     /// Its streams.
     pub streams: Vec<StreamStatus>,
     /// Its logs.
     pub logs: Vec<OwnLogStatus>,
+    /// Its part in ROS 2, where live topics are ingested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ros2: Option<Ros2Status>,
     /// What became of its announcements.
     pub outbox: Option<OutboxStatus>,
     /// Requests for access that wait for the operator.
     pub pending_requests: u64,
+    /// What became of requests for access since the start.
+    pub access: AccessStatus,
     /// What became of the programs that tell the operator about such requests (`access.hook`).
     pub hooks: HookStatus,
     /// Feeds that are followed.
@@ -52,27 +81,10 @@ pub struct NodeStatus {
     pub store: StoreStatus,
     /// Chunks served to peers since the start.
     pub served: ServedStatus,
+    /// What the process takes of the computer.
+    pub process: ProcessStatus,
     /// What somebody should look at.
     pub warnings: Vec<Warning>,
-}
-
-/// A connected peer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PeerStatus {
-    /// Its id.
-    pub peer: String,
-    /// Its address.
-    pub addr: String,
-    /// What it calls itself; empty until it has told.
-    pub agent: String,
-    /// `tcp`, `quic` or `other`.
-    pub transport: String,
-    /// Whether it dialled us.
-    pub inbound: bool,
-    /// Last round trip, ms.
-    pub rtt_ms: Option<u64>,
-    /// Its gossip score; 0 is neutral.
-    pub score: f64,
 }
 
 /// Inbound connections: how many there are, and what keeps one address from having them all.
@@ -88,6 +100,8 @@ pub struct InboundStatus {
     pub connections_per_address: u32,
     /// How many it may have in the handshake.
     pub handshakes_per_address: u32,
+    /// How many established ones there may be in all.
+    pub limit: u32,
 }
 
 /// A stream of the machine.
@@ -101,8 +115,13 @@ pub struct StreamStatus {
     pub policy: String,
     /// Entries in its log.
     pub entries: u64,
+    /// Messages that may wait in its queue; 0 for a stream of files, which has none.
+    pub queue_limit: u64,
     /// What its lane counted since the start.
     pub lane: LaneReport,
+    /// How its live source stands, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceReport>,
 }
 
 /// A log of the machine.
@@ -154,6 +173,10 @@ pub struct FollowedStatus {
     pub stale_binding: bool,
     /// Proofs that the machine tells two stories.
     pub equivocations: u64,
+    /// Entries and heads that counted for nothing, since this node started.
+    pub noise: u64,
+    /// Entries that count and looked odd, since this node started.
+    pub flagged: u64,
     /// Its logs.
     pub logs: Vec<FollowedLogStatus>,
 }
@@ -184,7 +207,19 @@ pub struct StoreStatus {
     pub chunk_bytes: u64,
     /// Log entries held.
     pub entries: u64,
-    /// Bytes on the disk.
+    /// Rows in all tables.
+    pub rows: u64,
+    /// Chunks removed on purpose.
+    pub tombstones: u64,
+    /// Entries kept as evidence.
+    pub evidence: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// Batches that wait to be written.
+    pub queued_batches: u64,
+    /// Bytes on the disk that are not segments: index, ballast, small files.
+    pub index_bytes: u64,
+    /// Bytes on the disk, everything included: what the quota limits.
     pub used_bytes: u64,
     /// The quota in bytes.
     pub quota_bytes: Option<u64>,
@@ -199,10 +234,18 @@ pub struct StoreStatus {
 pub struct ServedStatus {
     /// Transfers that ran to their end.
     pub transfers: u64,
+    /// Transfers under way now.
+    pub active: u64,
+    /// How many there may be.
+    pub limit: u32,
     /// Transfers refused with "busy".
     pub busy: u64,
+    /// Transfers reset because even the refusals were too many.
+    pub dropped: u64,
     /// Transfers that broke.
     pub failed: u64,
+    /// Requests that made no sense.
+    pub malformed: u64,
     /// Chunks sent.
     pub chunks: u64,
     /// Bytes of ciphertext sent.
@@ -233,6 +276,16 @@ pub enum WarningCode {
     LaneStalled,
     /// A stream has stopped.
     LaneStopped,
+    /// A live topic cannot be subscribed.
+    TopicRefused,
+    /// Nothing comes from a publisher of a live topic.
+    PublisherFaulty,
+    /// Messages of a live topic were lost.
+    MessagesLost,
+    /// Live topics are left out, since the operator paused the node.
+    Ros2Paused,
+    /// Something of the ROS side does not work.
+    Ros2Trouble,
     /// A program that tells the operator about requests failed.
     HookFailed,
     /// A followed machine tells two stories.

@@ -6,6 +6,7 @@
 //! machine that must not publish does not serve its own logs either.
 
 mod datasets;
+mod meter;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -22,12 +23,14 @@ use tributary_protocol::{
 };
 use tributary_store::{Store, StoreError, Table};
 
-use self::datasets::Datasets;
+pub use self::meter::SyncStatus;
+use self::{datasets::Datasets, meter::SyncMeter};
 use super::{
     announcer::Outbox,
     rates::{PeerRates, per_second},
 };
 use crate::{
+    durations::DurationsReport,
     machine::{Machine, MachineError},
     net::{Client, InboundRequest, Offence, PeerId},
 };
@@ -58,6 +61,7 @@ pub(super) struct SyncServer {
     places: Arc<Semaphore>,
     heads: Mutex<Option<OwnHeads>>,
     datasets: Datasets,
+    meter: SyncMeter,
 }
 
 /// The machine's own heads as of some version of the outbox, with their logs.
@@ -86,7 +90,18 @@ impl SyncServer {
             rates: PeerRates::new(per_second(PER_PEER), per_second(PER_NODE)),
             places: Arc::new(Semaphore::new(AT_A_TIME)),
             heads: Mutex::default(),
+            meter: SyncMeter::default(),
         }
+    }
+
+    /// What was asked since the start.
+    pub(super) fn status(&self) -> SyncStatus {
+        self.meter.status()
+    }
+
+    /// How long answers took that were looked up.
+    pub(super) fn durations(&self) -> DurationsReport {
+        self.meter.durations()
     }
 
     /// The answer while there is no time for another one.
@@ -112,24 +127,28 @@ impl SyncServer {
             if refused.flood {
                 let _ = net.penalize(peer, Offence::Flood).await; // fails only when the network has shut down
             }
+            self.meter.refused();
             return Some(SyncResponse::Busy { retry_ms: refused.retry_ms });
         }
         let request = match SyncRequest::decode(bytes) {
             Ok(request) => request,
             Err(error) => {
                 tracing::debug!(%peer, %error, "malformed sync request");
+                self.meter.malformed();
                 let _ = net.penalize(peer, Offence::Malformed).await;
                 return None;
             }
         };
         let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
         let answered = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            self.look_up(&request)
+            let (_place, begun) = (place, Instant::now());
+            let response = self.look_up(&request);
+            self.meter.looked_up(&request, response.is_ok(), begun);
+            response.map_err(|error| (request, error))
         });
         match answered.await {
             Ok(Ok(response)) => Some(response),
-            Ok(Err(error)) => {
+            Ok(Err((request, error))) => {
                 tracing::warn!(%peer, ?request, %error, "a sync request cannot be answered");
                 Some(SyncResponse::Busy { retry_ms: TROUBLE_MS })
             }

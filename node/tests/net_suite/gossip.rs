@@ -58,6 +58,40 @@ async fn only_an_accepted_message_travels_on() {
 }
 
 #[tokio::test]
+async fn copies_that_come_again_are_counted_and_not_handed_on() {
+    let fast = || NetConfig { gossip_heartbeat: Duration::from_millis(200), ..tcp_config() };
+    let (mut a, mut b, mut c) = (Node::new(fast()).await, Node::new(fast()).await, Node::new(fast()).await);
+    a.dial(&b).await;
+    a.dial(&c).await;
+    b.dial(&c).await;
+    for node in [&a, &b, &c] {
+        node.client.subscribe(TOPIC).await.unwrap();
+    }
+    a.wait(subscribed(&b, TOPIC)).await;
+    a.wait(subscribed(&c, TOPIC)).await;
+    // Once all three are in one mesh, b and c pass on to each other what both have from a.
+    let mut sent = 0u32;
+    soon("duplicates", async {
+        while [&b, &c].iter().any(|node| node.client.stats().gossip_duplicates == 0) {
+            a.client.publish(TOPIC, sent.to_be_bytes().to_vec()).await.unwrap();
+            sent += 1;
+            for node in [&mut b, &mut c] {
+                let message = soon("message", node.events.gossip.recv()).await.unwrap();
+                assert_eq!(message.bytes, (sent - 1).to_be_bytes());
+                node.client.report(message.id, message.source, Acceptance::Accept).await.unwrap();
+            }
+        }
+    })
+    .await;
+    for node in [&mut b, &mut c] {
+        assert!(node.events.gossip.try_recv().is_err(), "a copy was handed on");
+        let stats = node.client.stats();
+        assert_eq!(stats.gossip_received, u64::from(sent));
+        assert!(stats.gossip_arrived > u64::from(sent) && stats.gossip_bytes > u64::from(4 * sent), "{stats:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_oversized_message_is_refused_before_it_is_sent() {
     let (mut a, b) = pair().await;
     b.client.subscribe(TOPIC).await.unwrap();

@@ -89,7 +89,7 @@ async fn a_full_queue_answers_busy_and_loses_nothing() {
         request.responder.send(b"done".to_vec()).await.unwrap();
         assert_eq!(soon("done", asked.join_next()).await.unwrap().unwrap().unwrap(), b"done");
     }
-    assert_eq!((b.client.stats().requests_received, b.client.stats().requests_busy), (2, 18));
+    assert_eq!((b.client.stats().sync.received, b.client.stats().sync.busy), (2, 18));
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn peers_are_listed_with_transport_and_protocols() {
     peers.sort_by_key(|peer| peer.transport == Transport::Quic);
     assert_eq!(peers.iter().map(|peer| peer.transport).collect::<Vec<_>>(), [Transport::Tcp, Transport::Quic]);
     for peer in peers {
-        assert!(peer.direct && !peer.inbound && peer.connections == 1, "{peer:?}");
+        assert!(peer.direct && !peer.inbound && peer.paths.len() == 1, "{peer:?}");
         assert!(peer.protocols.iter().any(|protocol| protocol == SYNC_PROTOCOL), "{peer:?}");
         assert!(peer.agent.starts_with("tributary/"), "{peer:?}");
     }

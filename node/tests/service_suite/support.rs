@@ -57,7 +57,7 @@ pub(crate) async fn try_start(dir: &Path, text: &str) -> Result<Node, NodeError>
         Home::init(&path, options, &mut rand::rng()).unwrap()
     };
     let config = Config::parse(text, "config.yaml", &path, &Overrides::none()).unwrap();
-    soon("start", Node::start(NodeOptions { home, config, passphrase: None })).await
+    soon("start", Node::start(NodeOptions { home, config, passphrase: None, ros_arguments: None })).await
 }
 
 /// Starts a node in `dir`; the second time it is the same home.

@@ -3,13 +3,25 @@
 use super::{JsonError, Number, Object, Value, parse::MAX_DEPTH};
 
 /// Writes values in canonical form and keeps its working memory between them: hold one per worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct CanonicalWriter {
     /// The sorted places of the fields of every object that is open, one after the other.
     order: Vec<u32>,
+    escapes: &'static Escapes,
+}
+
+impl Default for CanonicalWriter {
+    fn default() -> Self {
+        Self { order: Vec::new(), escapes: &ESCAPES }
+    }
 }
 
 impl CanonicalWriter {
+    /// A writer that leaves characters from U+007F on as they are, in UTF-8: the form of peaq's ROS 2 agent.
+    pub(super) fn raw() -> Self {
+        Self { order: Vec::new(), escapes: &RAW_ESCAPES }
+    }
+
     /// Writes `value` at the end of `out`. When it fails, `out` may end with a part of it.
     ///
     /// # Errors
@@ -42,7 +54,9 @@ impl CanonicalWriter {
             Value::Bool(true) => out.extend_from_slice(b"true"),
             Value::Bool(false) => out.extend_from_slice(b"false"),
             Value::Number(number) => write_number(number, out)?,
-            Value::String(text) => write_canonical_string(text, out),
+            Value::String(text) => write_string(text, self.escapes, out),
+            // It has no UTF-8 form.
+            Value::IllFormed(_) if self.escapes[0x7f] == 0 => return Err(JsonError::Surrogate),
             Value::IllFormed(text) => write_units(text.units(), out),
             Value::Array(items) => {
                 open(depth)?;
@@ -75,7 +89,7 @@ impl CanonicalWriter {
                 out.push(b',');
             }
             let (key, value) = object.at(self.order[i] as usize);
-            write_canonical_string(key, out);
+            write_string(key, self.escapes, out);
             out.push(b':');
             self.write(value, out, depth + 1)?;
         }
@@ -171,10 +185,16 @@ fn write_scientific(mantissa: &[u8], sign: u8, exponent: &[u8], out: &mut Vec<u8
 
 /// For every byte: 0 when it stands for itself, else what follows the backslash, or `u` for `\uXXXX` (and for the bytes of a
 /// character beyond ASCII).
-const ESCAPES: [u8; 256] = {
+type Escapes = [u8; 256];
+
+static ESCAPES: Escapes = escapes(0x7f);
+static RAW_ESCAPES: Escapes = escapes(0x100);
+
+/// Every byte from a space to `end` stands for itself, but for quotes and backslashes.
+const fn escapes(end: usize) -> Escapes {
     let mut table = [b'u'; 256];
     let mut byte = 0x20;
-    while byte < 0x7f {
+    while byte < end {
         table[byte] = 0;
         byte += 1;
     }
@@ -186,16 +206,20 @@ const ESCAPES: [u8; 256] = {
     table[b'\r' as usize] = b'r';
     table[b'\t' as usize] = b't';
     table
-};
+}
 
 /// Writes a string in canonical form, with its quotes.
 pub fn write_canonical_string(text: &str, out: &mut Vec<u8>) {
+    write_string(text, &ESCAPES, out);
+}
+
+fn write_string(text: &str, escapes: &Escapes, out: &mut Vec<u8>) {
     out.push(b'"');
     let bytes = text.as_bytes();
     let mut plain = 0;
     let mut at = 0;
     while at < bytes.len() {
-        let escape = ESCAPES[usize::from(bytes[at])];
+        let escape = escapes[usize::from(bytes[at])];
         if escape == 0 {
             at += 1;
             continue;

@@ -22,11 +22,9 @@ mod report;
 
 use aes_gcm::Aes256Gcm;
 
-pub use self::{
-    load::{LoadError, NativeRule, SchemaPaths},
-    report::{FieldFate, Report},
-};
-use super::{Action, FieldKey, RuleError, Strategy};
+pub use self::load::NativeRule;
+use super::{Action, FieldKey, Strategy, path::covers};
+pub use super::{FieldFate, LoadError, Report, RuleViolation, SchemaPaths};
 
 /// What happens to fields that no rule covers. A map must say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,37 +33,6 @@ pub enum DefaultAction {
     Include,
     /// They stay.
     Exclude,
-}
-
-/// Why a message must not leave. Each names the rule or the field.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RuleViolation {
-    /// A rule that is not optional matched nothing.
-    #[error(
-        "the rule for {path:?} matched nothing in the message: correct the path, or mark the rule optional if the field \
-         may be absent"
-    )]
-    NeverMatched {
-        /// The rule's path.
-        path: String,
-    },
-    /// A rule's path runs into an array.
-    #[error(
-        "the rule for {path:?} meets an array before its end, and rules do not reach into arrays: rule the whole array"
-    )]
-    MeetsList {
-        /// The rule's path.
-        path: String,
-    },
-    /// A value could not be transformed.
-    #[error("the rule for {path:?} cannot transform the value of the field: {source}")]
-    Transform {
-        /// The rule's path.
-        path: String,
-        /// Why.
-        source: RuleError,
-    },
 }
 
 /// What governs a path.
@@ -116,31 +83,6 @@ impl Effect {
     }
 }
 
-/// How the rest of a rule's path stands to a key.
-enum Step {
-    /// The key is where the path ends, or its text goes on behind a dot: the rule covers it.
-    Covers,
-    /// The path goes on this many bytes later, below the key.
-    Below(usize),
-    /// Another field.
-    Elsewhere,
-}
-
-/// Compares the rest of a rule's path with a key.
-fn step(rest: &str, key: &str) -> Step {
-    if let Some(behind) = rest.strip_prefix(key) {
-        return match behind.as_bytes() {
-            [] => Step::Covers,
-            [b'.', ..] => Step::Below(key.len() + 1),
-            _ => Step::Elsewhere,
-        };
-    }
-    match key.strip_prefix(rest) {
-        Some(behind) if behind.starts_with('.') => Step::Covers,
-        _ => Step::Elsewhere,
-    }
-}
-
 impl NativeRules {
     /// What governs the field at `path`, given as field names from the top. For something inside an array, give the path
     /// of the array: rules do not reach into it.
@@ -165,17 +107,6 @@ impl NativeRules {
             },
         }
     }
-}
-
-fn covers(mut rule: &str, path: &[&str]) -> bool {
-    for key in path {
-        match step(rule, key) {
-            Step::Covers => return true,
-            Step::Below(offset) => rule = &rule[offset..],
-            Step::Elsewhere => return false,
-        }
-    }
-    false
 }
 
 #[cfg(test)]

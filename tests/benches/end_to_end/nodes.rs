@@ -53,10 +53,15 @@ impl Node {
     }
 
     async fn start(program: &Path, path: &Path, config: &str) -> Self {
+        Self::start_by(Command::new(program), path, config).await
+    }
+
+    /// Starts the program that `command` begins with; its process must become the node's.
+    pub(crate) async fn start_by(mut command: Command, path: &Path, config: &str) -> Self {
         let options = InitOptions { owner: None, identity: None, passphrase: None, config: config.to_owned() };
         let home = Home::init(path, options, &mut rand::rng()).unwrap();
         let log = File::create(path.join("node.log")).unwrap();
-        let child = Command::new(program)
+        let child = command
             .args(["run", "--home"])
             .arg(path)
             .stdin(Stdio::null())

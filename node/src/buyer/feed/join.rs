@@ -78,7 +78,7 @@ impl Joined {
 pub(super) fn stored_tips(store: &Store, did: Did, row: &FollowRow) -> Result<Vec<LogTip>, BuyerError> {
     let mut tips = Vec::new();
     for log in store.logs(Some(&did))? {
-        let first = store.entries(&log, 0, 1, super::PAGE_BYTES)?.into_iter().next().map(|entry| entry.bytes);
+        let first = store.log(&log, ..).next().transpose()?.map(|entry| entry.bytes);
         let last = store.head(&log)?.map(|(_, bytes)| bytes);
         if let (Some(first), Some(last)) = (first, last) {
             tips.push(LogTip::of(&decode_stored(&first)?, &decode_stored(&last)?));

@@ -1,6 +1,9 @@
 //! What comes over gossip: what it is worth, and what it leads to.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use libp2p::PeerId;
 use tributary_protocol::{
@@ -108,6 +111,8 @@ impl Buyer {
         let good = if matches { Acceptance::Accept } else { Acceptance::Reject };
         let outcome = match applied.pop() {
             Some(Applied::New { flags, stream }) => {
+                // A machine whose clock is ahead of ours counts as quick.
+                self.inner.lag.record(Duration::from_millis(now.saturating_sub(entry.time_ms)));
                 self.note(handle, &flags);
                 self.inner.tell(FeedEvent::Entries {
                     did: handle.did,

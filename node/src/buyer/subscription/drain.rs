@@ -26,7 +26,7 @@ use crate::{
         error::{BuyerError, ContentError, PullJobError},
         export::refused,
         feed::stored_chain,
-        listing::{Entries, stream_logs},
+        listing::{entries, stream_logs},
         plaintext::open_chunk,
     },
     export::{PlainPackage, PlaintextError, PlaintextLimits, PlaintextReader},
@@ -220,11 +220,11 @@ fn look(buyer: &Buyer, (did, stream): (Did, StreamId), place: Place, batch: u64)
     let store = &buyer.inner.store;
     for log in stream_logs(store, &did, &stream)?.into_iter().filter(|log| log.incarnation >= place.incarnation) {
         let from = if log.incarnation == place.incarnation { place.seq } else { 0 };
-        let mut entries = Entries::new(store, log, from, u64::MAX);
         let mut found: Option<Found> = None;
         let mut runs: Vec<(u64, ChunkRecord, ChunkRecord)> = Vec::new();
         let mut looked = 0;
-        while let Some(entry) = entries.next_entry()? {
+        for entry in entries(store, log, from..) {
+            let entry = entry?;
             let EntryBody::Chunk(record) = &entry.entry().body else { continue };
             let held = buyer.inner.wallet.holds(&did, record);
             let found = found.get_or_insert(Found { log, from: entry.entry().seq, open: 0, locked: Vec::new() });
@@ -319,8 +319,8 @@ impl Writing<'_> {
         let mut stretch = Stretch::default();
         let (mut chunks, mut packages) = (0, 0);
         let store = self.buyer.inner.store.clone();
-        let mut entries = Entries::new(&store, self.log, place.seq, last);
-        while let Some(entry) = entries.next_entry()? {
+        for entry in entries(&store, self.log, place.seq..=last) {
+            let entry = entry?;
             let (seq, EntryBody::Chunk(record)) = (entry.entry().seq, &entry.entry().body) else { continue };
             if let Some(sink) = &mut sink {
                 packages += self.chunk(seq, record, &reigns, &mut stretch, sink)?;

@@ -5,10 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::super::{error::ConfigError, reader::Field, resolve};
+use super::super::{error::ConfigError, hosts, reader::Field, resolve};
 
-/// Host names that are accepted beside the address itself.
-const MAX_HOSTS: usize = 64;
 /// Buyers with tokens of their own.
 const MAX_BUYERS: usize = 1_024;
 
@@ -79,7 +77,6 @@ pub enum PaymentCheck {
 }
 
 const LISTEN: &str = "an address and a port such as 127.0.0.1:4680";
-const HOST: &str = "a host as clients name it, such as robot.example or robot.example:4680";
 const MACHINE: &str = "the machine's decimal id, in quotes: digits without leading zeros, below 2^256";
 const TOKEN_FILE: &str = "the path of a file with a token of 16 to 512 characters, relative to this configuration";
 const AMOUNT: &str = "a decimal number above 0 in quotes, such as \"1.5\", at most 78 digits";
@@ -89,7 +86,7 @@ pub(in super::super) fn orchestration(field: &Field<'_>, base: &Path) -> Result<
     let section = field.section()?;
     let listen_field = section.need("listen", LISTEN)?;
     let listen = listen_field.parse::<SocketAddr>(LISTEN)?;
-    let hosts = section.get("hosts").map(|f| f.list(MAX_HOSTS, HOST, |f| host(&f))).transpose()?.unwrap_or_default();
+    let hosts = hosts::hosts(section.get("hosts"))?;
     let machine = section.need("machine_id", MACHINE)?;
     let machine_id = machine.text(MACHINE)?;
     if !is_machine_id(machine_id) {
@@ -138,12 +135,6 @@ pub(in super::super) fn orchestration(field: &Field<'_>, base: &Path) -> Result<
     section.finish()?;
     let machine_id = machine_id.to_owned();
     Ok(OrchestrationConfig { listen, hosts, machine_id, token_file, buyers, agent, price, payment })
-}
-
-fn host(field: &Field<'_>) -> Result<String, ConfigError> {
-    let text = field.text(HOST)?;
-    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']' | '_');
-    if text.len() <= 260 && text.chars().all(good) { Ok(text.to_ascii_lowercase()) } else { Err(field.wrong(HOST)) }
 }
 
 fn party<'a>(field: &Field<'a>, base: &Path) -> Result<(Field<'a>, String, PathBuf), ConfigError> {

@@ -43,7 +43,7 @@ fn every_form_has_its_bytes() {
         ("float32 a\nfloat32 b\n", r#"{"a":0.1,"b":"NaN"}"#, &[0xcd, 0xcc, 0xcc, 0x3d, 0, 0, 0xc0, 0x7f]),
         ("float64[2] a\n", r#"{"a":[-0.0,"-Infinity"]}"#, &[0, 0, 0, 0, 0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0xf0, 0xff]),
         ("string a\nuint8 b\n", r#"{"a":"é","b":7}"#, &[3, 0, 0, 0, 0xc3, 0xa9, 0, 7]),
-        ("wstring a\n", r#"{"a":"h\ud83e\udd16"}"#, &[3, 0, 0, 0, b'h', 0, 0x3e, 0xd8, 0x16, 0xdd]),
+        ("wstring a\n", r#"{"a":"h\ud83e\udd16"}"#, &[3, 0, 0, 0, b'h', 0, 0, 0, 0x3e, 0xd8, 0, 0, 0x16, 0xdd, 0, 0]),
         ("float64[] a\nuint8 b\n", r#"{"a":[],"b":9}"#, &[0, 0, 0, 0, 9]),
         (
             "uint8[] a\nbyte[2] b\nint8[<=2] c\n",
@@ -344,7 +344,7 @@ fn the_decoder_tells_bytes_from_values_from_losses() {
         decode(&plan(text), &message).unwrap().fidelity
     };
     let little = LITTLE_ENDIAN;
-    let cases: [(&str, &[u8], Fidelity); 11] = [
+    let cases: [(&str, &[u8], Fidelity); 13] = [
         ("uint8 a\nuint16 b\n", &[1, 0, 2, 0], Fidelity::Bytes),
         ("uint8 a\nuint16 b\n", &[1, 0xaa, 2, 0], Fidelity::Values),
         ("std_msgs/Empty a\n", &[1], Fidelity::Values),
@@ -352,6 +352,8 @@ fn the_decoder_tells_bytes_from_values_from_losses() {
         ("string a\n", &[1, 0, 0, 0, b'x'], Fidelity::Values),
         ("string a\n", &[1, 0, 0, 0, 0], Fidelity::Bytes),
         ("string a\n", &[2, 0, 0, 0, 0xff, 0], Fidelity::Lossy),
+        ("wstring a\n", &[1, 0, 0, 0, b'x', 0, 0, 0], Fidelity::Bytes),
+        ("wstring a\n", &[1, 0, 0, 0, b'x', 0], Fidelity::Values),
         ("wstring a\n", &[1, 0, 0, 0, 0, 0xd8], Fidelity::Lossy),
         ("float32 a\n", &[0, 0, 0xc0, 0x7f], Fidelity::Bytes),
         ("float32 a\n", &[0, 0, 0xc0, 0xff], Fidelity::Values),

@@ -128,9 +128,22 @@ fn sequences_of_messages_and_strings_keep_their_own_alignment() {
 }
 
 #[test]
-fn wide_strings_are_counted_units_of_two_bytes() {
+fn wide_strings_are_counted_units_of_four_bytes_or_of_two() {
+    const FIELDS: &str = "wstring a\nuint8 b\nwstring c\n";
+    const EXPECTED: &str = "{\"a\":\"h\\ud83e\\udd16\",\"b\":7,\"c\":\"\\ufffd\"}";
     check(
-        "wstring a\nuint8 b\nwstring c\n",
+        FIELDS,
+        |w| {
+            let mut w = w.number(&3u32.to_be_bytes());
+            for unit in "h\u{1F916}".encode_utf16() {
+                w = w.number(&u32::from(unit).to_be_bytes());
+            }
+            w.raw(&[7]).number(&1u32.to_be_bytes()).number(&0xd800u32.to_be_bytes())
+        },
+        EXPECTED,
+    );
+    check(
+        FIELDS,
         |w| {
             let mut w = w.number(&3u32.to_be_bytes());
             for unit in "h\u{1F916}".encode_utf16() {
@@ -138,8 +151,10 @@ fn wide_strings_are_counted_units_of_two_bytes() {
             }
             w.raw(&[7]).number(&1u32.to_be_bytes()).number(&0xd800u16.to_be_bytes())
         },
-        "{\"a\":\"h\\ud83e\\udd16\",\"b\":7,\"c\":\"\\ufffd\"}",
+        EXPECTED,
     );
+    let neither = Writer::new(true).number(&1u32.to_be_bytes()).number(&0x1_f916u32.to_be_bytes()).raw(&[9; 80]).bytes;
+    assert_eq!(decode(&plan("wstring a\n"), &neither).unwrap_err(), CdrError::NotAUnit { field: "a".to_owned() });
 }
 
 #[test]

@@ -33,7 +33,8 @@ pub(super) fn compile(type_name: &str, definition: &str, lookup: &dyn Lookup) ->
     };
     compiler.add(text::parse(&root, definition)?)?;
     let index = compiler.type_index(&root, &root, 0)?;
-    Ok(Plan { structs: compiler.structs, root: index })
+    let wide = compiler.structs.iter().flat_map(|part| &part.fields).any(|field| field.kind == Kind::WString);
+    Ok(Plan { structs: compiler.structs, root: index, wide })
 }
 
 enum State {

@@ -35,12 +35,23 @@ pub(crate) struct Committer {
     done: (SyncSender<Landed>, Receiver<Landed>),
     /// When a refused batch is offered again.
     retry_at: Option<Instant>,
+    /// When the batch on its way was offered first.
+    offered: Instant,
 }
 
 impl Committer {
     pub(crate) fn new(store: Store, announcer: Arc<dyn Announcer>, stats: Arc<LaneStats>) -> Self {
         let (waiting, flying) = (Vec::new(), Vec::new());
-        Self { store, announcer, stats, waiting, flying, done: sync_channel(1), retry_at: None }
+        Self {
+            store,
+            announcer,
+            stats,
+            waiting,
+            flying,
+            done: sync_channel(1),
+            retry_at: None,
+            offered: Instant::now(),
+        }
     }
 
     /// Takes a chunk. Waits while a whole batch is on its way and another one is ready.
@@ -102,6 +113,7 @@ impl Committer {
             return Ok(());
         }
         std::mem::swap(&mut self.waiting, &mut self.flying);
+        self.offered = Instant::now();
         self.offer()
     }
 
@@ -128,9 +140,11 @@ impl Committer {
         match result {
             Ok(()) => {
                 self.stats.unstall();
+                self.stats.committed(self.offered);
                 for chunk in self.flying.drain(..) {
                     self.stats.durable(u64::from(chunk.packages), chunk.body.len());
                     self.announcer.announce(&chunk.entry, Some(chunk.body));
+                    self.stats.announced(u64::from(chunk.packages));
                 }
                 self.launch()
             }

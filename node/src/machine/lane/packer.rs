@@ -9,10 +9,7 @@ use tributary_protocol::{
     identity::IdentityKey,
     json::{Number, Object},
     package::{BlobMarker, DEFINITION_KEY, DEFINITION_TEXT_KEY, PackageSigner, TOPIC_KEY, TYPE_KEY, timestamp_text},
-    rules::{
-        Action,
-        native::{NativeRules, RuleViolation},
-    },
+    rules::{RuleSet, RuleViolation},
 };
 
 use crate::ingest::{BlobField, Content, Definition, Fields, PathSegment, RawMessage, SourceMessage};
@@ -59,7 +56,7 @@ impl Packed {
 pub(crate) struct Packer {
     signer: PackageSigner,
     /// `None` for raw streams, whose bytes no rule can look into.
-    rules: Option<NativeRules>,
+    rules: Option<RuleSet>,
     /// What the payload calls the topic: the alias where the stream has one.
     name: String,
     /// The definition whose text was told last, and the bytes packed since.
@@ -67,7 +64,7 @@ pub(crate) struct Packer {
 }
 
 impl Packer {
-    pub(crate) fn new(key: Arc<IdentityKey>, rules: Option<NativeRules>, name: &str) -> Self {
+    pub(crate) fn new(key: Arc<IdentityKey>, rules: Option<RuleSet>, name: &str) -> Self {
         let key_id = format!("{}#identity", key.did());
         let signer = PackageSigner::new(key, &key_id, SCHEMA_VERSION).expect("the schema version is not blank");
         Self { signer, rules, name: name.to_owned(), told: None }
@@ -146,8 +143,8 @@ impl Packer {
     }
 }
 
-/// Whether the rule that governs a path replaces what stands there.
-fn changes(rules: &NativeRules, path: &[PathSegment]) -> bool {
+/// Whether a rule makes something of what stands at a path.
+fn changes(rules: &RuleSet, path: &[PathSegment]) -> bool {
     let keys: Vec<&str> = path
         .iter()
         .map_while(|segment| match segment {
@@ -156,7 +153,7 @@ fn changes(rules: &NativeRules, path: &[PathSegment]) -> bool {
             PathSegment::Index(_) => None,
         })
         .collect();
-    matches!(rules.action_for(&keys).action, Action::Encrypt | Action::Anonymize)
+    rules.needs_value(&keys)
 }
 
 fn raw_payload(raw: RawMessage, has_rules: bool) -> Result<(Object, Vec<BlobField>), PackError> {
@@ -171,10 +168,16 @@ fn raw_payload(raw: RawMessage, has_rules: bool) -> Result<(Object, Vec<BlobFiel
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use sha2::{Digest as _, Sha256};
     use tributary_protocol::{
         json::Value,
         package::DataPackage,
-        rules::native::{DefaultAction, NativeRule},
+        rules::{
+            Action,
+            agent::{AgentAction, AgentRule, AgentRules},
+            native::{DefaultAction, NativeRule, NativeRules},
+        },
     };
 
     use super::*;
@@ -188,6 +191,10 @@ mod tests {
             key: None,
         });
         let rules = NativeRules::load(DefaultAction::Include, rules.collect()).unwrap();
+        packing(RuleSet::Native(rules))
+    }
+
+    fn packing(rules: RuleSet) -> Packer {
         Packer::new(Arc::new(IdentityKey::generate(&mut rand::rng())), Some(rules), "/t")
     }
 
@@ -241,5 +248,33 @@ mod tests {
         let payload = DataPackage::from_json(packed.line.trim_ascii_end()).unwrap().payload;
         assert_eq!(payload.keys().collect::<Vec<_>>(), [TOPIC_KEY, TYPE_KEY]);
         assert_eq!(told(&mut packer, message(Some(&whole), "data", 5)), Some((whole.id.to_string(), true)));
+    }
+
+    #[test]
+    fn a_blob_that_an_agents_rule_hashes_is_hashed_and_one_that_no_rule_includes_stays() {
+        let rule = |path: &str, action| AgentRule { path: path.to_owned(), action };
+        let packed = |rules: Vec<AgentRule>| {
+            let mut fields = Fields::default();
+            for name in ["data", "other"] {
+                let blob = BlobField::new(vec![PathSegment::Key(name.to_owned())], vec![7; 5000]);
+                fields.value.insert(name, blob.marker.to_value());
+                fields.blobs.push(blob);
+            }
+            let content = Content::Fields(fields);
+            let message = SourceMessage { content, ..message(None, "unused", 0) };
+            let mut packer = packing(RuleSet::Agent(AgentRules::load(rules).unwrap()));
+            let packed = packer.pack(message, 1).unwrap();
+            let payload = DataPackage::from_json(packed.line.trim_ascii_end()).unwrap().payload;
+            (payload, packed.blobs)
+        };
+        let (payload, blobs) = packed(vec![rule("data", AgentAction::Include)]);
+        assert_eq!((payload.contains_key("other"), blobs), (false, vec![vec![7; 5000]]));
+        let (payload, blobs) = packed(vec![rule("data", AgentAction::Hash), rule("other", AgentAction::Anonymize)]);
+        assert!(blobs.is_empty());
+        // SHA-256 of the base64 text of the bytes, in quotes.
+        let text = format!("\"{}\"", STANDARD.encode([7; 5000]));
+        let hash = format!("sha256:{}", hex::encode(Sha256::digest(text)));
+        assert_eq!(payload.get("data"), Some(&Value::from(hash)));
+        assert_eq!(payload.get("other"), Some(&Value::from(Object::from_iter([("redacted", true)]))));
     }
 }

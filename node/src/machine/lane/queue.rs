@@ -5,7 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -37,6 +37,25 @@ pub(crate) enum Popped<T> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Closed;
 
+/// What [`Queue::try_push`] did.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// The item is in.
+    In {
+        /// How many older ones were dropped for it.
+        dropped: u64,
+    },
+    /// There is no room, and nothing may be dropped for it.
+    Full,
+    /// There was room, and no item was made.
+    Not,
+    /// The receiver is gone.
+    Closed,
+}
+
+/// Called when there is room again.
+pub type Room = Arc<dyn Fn() + Send + Sync>;
+
 struct Held<T> {
     item: T,
     size: usize,
@@ -48,6 +67,11 @@ struct State<T> {
     items: VecDeque<Held<T>>,
     bytes: usize,
     closed: bool,
+    room: Option<Room>,
+    /// Somebody found no room, and waits to be called.
+    refused: bool,
+    /// Somebody could make no item, and waits to be called.
+    unmade: bool,
 }
 
 /// A bounded queue with a size for each item.
@@ -59,7 +83,8 @@ pub(crate) struct Queue<T> {
 
 impl<T> Queue<T> {
     pub(crate) fn new(bounds: QueueBounds) -> Self {
-        let state = State { items: VecDeque::new(), bytes: 0, closed: false };
+        let state =
+            State { items: VecDeque::new(), bytes: 0, closed: false, room: None, refused: false, unmade: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), bounds }
     }
 
@@ -68,16 +93,13 @@ impl<T> Queue<T> {
     pub(crate) fn push<E>(&self, size: usize, make: impl FnOnce() -> Result<T, E>) -> Result<Result<u64, E>, Closed> {
         let mut state = self.lock();
         let mut dropped = 0;
-        while !state.closed && self.is_full(&state, size) {
-            match self.bounds.when_full {
-                Overflow::Pause => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Overflow::DropOldest => {
-                    let oldest = state.items.iter().position(|held| !held.pinned);
-                    let Some(oldest) = oldest.and_then(|at| state.items.remove(at)) else { break };
-                    state.bytes -= oldest.size;
-                    dropped += 1;
+        match self.bounds.when_full {
+            Overflow::Pause => {
+                while !state.closed && self.is_full(&state, size) {
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
             }
+            Overflow::DropOldest => dropped = self.drop_oldest(&mut state, size),
         }
         if state.closed {
             return Err(Closed);
@@ -91,6 +113,47 @@ impl<T> Queue<T> {
         drop(state);
         self.changed.notify_all();
         Ok(Ok(dropped))
+    }
+
+    /// Sets what is called when there is room again after [`Queue::try_push`] found none.
+    pub(crate) fn when_room(&self, room: Room) {
+        self.lock().room = Some(room);
+    }
+
+    /// Adds the item that `make` gives, as [`Queue::push`] does, but never waits. `make` is called only if there is room.
+    pub(crate) fn try_push(&self, size: usize, make: impl FnOnce() -> Option<T>) -> Pushed {
+        let mut state = self.lock();
+        if state.closed {
+            return Pushed::Closed;
+        }
+        let dropped = match self.bounds.when_full {
+            Overflow::Pause if self.is_full(&state, size) => {
+                state.refused = true;
+                return Pushed::Full;
+            }
+            Overflow::Pause => 0,
+            Overflow::DropOldest => self.drop_oldest(&mut state, size),
+        };
+        let Some(item) = make() else {
+            state.unmade = true;
+            return Pushed::Not;
+        };
+        state.bytes += size;
+        state.items.push_back(Held { item, size, pinned: false });
+        drop(state);
+        self.changed.notify_all();
+        Pushed::In { dropped }
+    }
+
+    /// Calls whoever could make no item: now it may be possible.
+    pub(crate) fn try_again(&self) {
+        let room = {
+            let mut state = self.lock();
+            if std::mem::take(&mut state.unmade) { state.room.clone() } else { None }
+        };
+        if let Some(room) = room {
+            room();
+        }
     }
 
     /// Adds a command behind everything that is inside: it does not wait for room and is never dropped. The caller keeps the
@@ -112,8 +175,14 @@ impl<T> Queue<T> {
         loop {
             if let Some(Held { item, size, .. }) = state.items.pop_front() {
                 state.bytes -= size;
+                // Called when half of it is free: who refills it one by one would be woken for each message.
+                let much = state.items.len() <= self.bounds.messages / 2 && state.bytes <= self.bounds.bytes / 2;
+                let room = if much && std::mem::take(&mut state.refused) { state.room.clone() } else { None };
                 drop(state);
                 self.changed.notify_all();
+                if let Some(room) = room {
+                    room();
+                }
                 return Popped::Item(item);
             }
             if state.closed {
@@ -146,6 +215,18 @@ impl<T> Queue<T> {
     /// How many items wait.
     pub(crate) fn len(&self) -> usize {
         self.lock().items.len()
+    }
+
+    /// Makes room for an item of `size` bytes. Says how many items that cost.
+    fn drop_oldest(&self, state: &mut State<T>, size: usize) -> u64 {
+        let mut dropped = 0;
+        while !state.closed && self.is_full(state, size) {
+            let oldest = state.items.iter().position(|held| !held.pinned);
+            let Some(oldest) = oldest.and_then(|at| state.items.remove(at)) else { break };
+            state.bytes -= oldest.size;
+            dropped += 1;
+        }
+        dropped
     }
 
     fn is_full(&self, state: &State<T>, size: usize) -> bool {
@@ -207,6 +288,36 @@ mod tests {
             assert_eq!(pop(&queue), i);
         }
         writer.join().expect("no panic").expect("open");
+    }
+
+    #[test]
+    fn who_finds_no_room_gets_its_item_back_and_is_called_when_half_is_free() {
+        let queue = Queue::new(QueueBounds { messages: 4, bytes: 100, when_full: Overflow::Pause });
+        let (called, heard) = std::sync::mpsc::sync_channel(10);
+        queue.when_room(Arc::new(move || called.send(()).expect("heard")));
+        for i in 0..4 {
+            assert_eq!(queue.try_push(1, || Some(i)), Pushed::In { dropped: 0 });
+        }
+        assert_eq!(queue.try_push(1, || panic!("there is no room")), Pushed::Full);
+        assert_eq!(pop(&queue), 0);
+        assert!(heard.try_recv().is_err(), "not for one place");
+        assert_eq!(pop(&queue), 1);
+        assert_eq!(heard.try_recv(), Ok(()));
+        assert_eq!(pop(&queue), 2);
+        assert!(heard.try_recv().is_err(), "once");
+        assert_eq!(queue.try_push(1, || None), Pushed::Not);
+        queue.try_again();
+        assert_eq!(heard.try_recv(), Ok(()));
+        queue.close();
+        assert_eq!(queue.try_push(1, || Some(9)), Pushed::Closed);
+    }
+
+    #[test]
+    fn a_push_that_does_not_wait_drops_the_oldest_where_it_may() {
+        let queue = queue(Overflow::DropOldest);
+        let pushed = [1, 2, 3].map(|i| queue.try_push(1, || Some(i)));
+        assert_eq!(pushed, [Pushed::In { dropped: 0 }, Pushed::In { dropped: 0 }, Pushed::In { dropped: 1 }]);
+        assert_eq!([pop(&queue), pop(&queue)], [2, 3]);
     }
 
     #[test]

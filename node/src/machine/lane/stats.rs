@@ -1,11 +1,16 @@
 //! What a lane counts: nothing may get lost without a number that says so.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
 };
 
 use serde::{Deserialize, Serialize};
+
+use crate::durations::{Durations, DurationsReport};
 
 /// Counters of one lane, shared with whoever shows them.
 #[derive(Debug, Default)]
@@ -16,9 +21,11 @@ pub(crate) struct LaneStats {
     packages: AtomicU64,
     durable_packages: AtomicU64,
     bytes_in: AtomicU64,
+    announced_packages: AtomicU64,
     chunks: AtomicU64,
     bytes_sealed: AtomicU64,
     datasets: AtomicU64,
+    commits: Durations,
     trouble: Mutex<Trouble>,
 }
 
@@ -41,6 +48,9 @@ pub struct LaneReport {
     pub packages: u64,
     /// Packages in chunks that are on the disk.
     pub durable_packages: u64,
+    /// Packages in chunks that were announced; who was offline catches up on them.
+    #[serde(default)]
+    pub announced_packages: u64,
     /// Bytes of package lines and blobs, before compression and sealing.
     pub bytes_in: u64,
     /// Chunks on the disk.
@@ -85,6 +95,20 @@ impl LaneStats {
         self.bytes_sealed.fetch_add(bytes as u64, Relaxed);
     }
 
+    pub(crate) fn announced(&self, packages: u64) {
+        self.announced_packages.fetch_add(packages, Relaxed);
+    }
+
+    /// A batch of chunks is on the disk that was offered to the store at `since`.
+    pub(crate) fn committed(&self, since: Instant) {
+        self.commits.since(since);
+    }
+
+    /// How long batches of chunks took to the disk, waits for room included.
+    pub(crate) fn commits(&self) -> DurationsReport {
+        self.commits.report()
+    }
+
     pub(crate) fn dataset_closed(&self) {
         self.datasets.fetch_add(1, Relaxed);
     }
@@ -113,6 +137,7 @@ impl LaneStats {
             refused: self.refused.load(Relaxed),
             packages: self.packages.load(Relaxed),
             durable_packages: self.durable_packages.load(Relaxed),
+            announced_packages: self.announced_packages.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
             chunks: self.chunks.load(Relaxed),
             bytes_sealed: self.bytes_sealed.load(Relaxed),

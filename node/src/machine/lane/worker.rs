@@ -23,15 +23,20 @@ use super::{
 use crate::{
     config::{ChunkConfig, CloseAfter},
     ingest::{Content, SourceMessage},
-    machine::{Clock, machine_log::MachineLog},
+    machine::{Clock, machine_log::MachineLog, numbers::Numbers},
 };
 
 /// What a lane is asked to do.
 pub(crate) enum Input {
-    Message { message: SourceMessage, number: u64 },
+    Message {
+        message: SourceMessage,
+        number: u64,
+    },
     Flush(SyncSender<Result<(), LaneError>>),
     CloseDataset(SyncSender<Result<Option<DatasetId>, LaneError>>),
     RenewEpoch(SyncSender<Result<Option<DatasetId>, LaneError>>),
+    /// Messages come from a source that does not wait for the disk.
+    ReserveAhead,
 }
 
 impl std::fmt::Debug for Input {
@@ -41,6 +46,7 @@ impl std::fmt::Debug for Input {
             Self::Flush(_) => "Flush",
             Self::CloseDataset(_) => "CloseDataset",
             Self::RenewEpoch(_) => "RenewEpoch",
+            Self::ReserveAhead => "ReserveAhead",
         })
     }
 }
@@ -61,6 +67,11 @@ pub(crate) struct LaneParts {
 pub(super) struct Worker {
     parts: LaneParts,
     queue: Arc<Queue<Input>>,
+    numbers: Arc<Numbers>,
+    /// Whether numbers are kept reserved here.
+    reserves: bool,
+    /// When that is tried again after it failed.
+    reserve_again: Option<Instant>,
     slicer: Slicer,
     expected: u64,
     /// When the open slice got its first bytes.
@@ -68,9 +79,10 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(parts: LaneParts, queue: Arc<Queue<Input>>, upcoming: u64) -> Self {
+    pub(super) fn new(parts: LaneParts, queue: Arc<Queue<Input>>, numbers: Arc<Numbers>) -> Self {
         let slicer = Slicer::new(usize::try_from(parts.chunk.bytes).unwrap_or(usize::MAX));
-        Self { parts, queue, slicer, expected: upcoming, slice_since: None }
+        let expected = numbers.upcoming();
+        Self { parts, queue, numbers, reserves: false, reserve_again: None, slicer, expected, slice_since: None }
     }
 
     /// Works until the queue is closed and empty, or something cannot go on.
@@ -97,6 +109,7 @@ impl Worker {
         loop {
             self.parts.committer.advance()?;
             self.on_time()?;
+            self.reserve_ahead()?;
             match self.queue.pop(self.deadline()) {
                 Popped::Item(Input::Message { message, number }) => self.message(message, number)?,
                 Popped::Item(Input::Flush(reply)) => reply_with(&reply, self.flush())?,
@@ -106,10 +119,33 @@ impl Worker {
                     self.parts.sealer.renew_epoch();
                     reply_with(&reply, closed)?;
                 }
+                Popped::Item(Input::ReserveAhead) => self.reserves = true,
                 Popped::TimedOut => {}
                 Popped::Closed => return self.close_dataset().map(drop),
             }
         }
+    }
+
+    /// Keeps numbers ready for a source that cannot wait for them. While there is no room for the reservation, the lane goes on
+    /// with what it has.
+    fn reserve_ahead(&mut self) -> Result<(), LaneError> {
+        if !self.reserves || self.reserve_again.is_some_and(|at| at > Instant::now()) {
+            return Ok(());
+        }
+        match self.numbers.reserve_ahead().map_err(LaneError::from) {
+            Ok(()) => {
+                if self.reserve_again.take().is_some() {
+                    self.parts.stats.unstall();
+                }
+                self.queue.try_again();
+            }
+            Err(error) if error.is_no_room() => {
+                self.parts.stats.stall(&error.to_string());
+                self.reserve_again = Some(Instant::now() + RETRY);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn message(&mut self, message: SourceMessage, number: u64) -> Result<(), LaneError> {
@@ -207,7 +243,7 @@ impl Worker {
             let opened = Duration::from_millis((self.parts.clock)().saturating_sub(open.opened_ms));
             Some(Instant::now() + self.parts.close_after.time?.saturating_sub(opened))
         });
-        [slice, dataset, self.parts.committer.deadline()].into_iter().flatten().min()
+        [slice, dataset, self.reserve_again, self.parts.committer.deadline()].into_iter().flatten().min()
     }
 }
 

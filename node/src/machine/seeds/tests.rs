@@ -74,14 +74,9 @@ fn a_forgotten_seed_opens_with_nothing_that_is_left_in_the_home() {
     assert_eq!(open.row(0), started_ms.to_be_bytes());
     let kept = open.machine.seeds.state().key.to_bytes();
     assert!(*kept != *old);
-    let entries = open.store.entries(
-        &tributary_protocol::ids::LogKey { did, log: LogId::MACHINE, incarnation: 0 },
-        0,
-        PAGE,
-        PAGE_BYTES,
-    );
-    let published = entries.expect("read").iter().find_map(|entry| {
-        match &SignedEntry::decode(&entry.bytes).expect("an entry").entry().body {
+    let log = tributary_protocol::ids::LogKey { did, log: LogId::MACHINE, incarnation: 0 };
+    let published = open.store.log(&log, ..).find_map(|entry| {
+        match &SignedEntry::decode(&entry.expect("read").bytes).expect("an entry").entry().body {
             EntryBody::Epoch(info) if info.epoch == 0 => Some(info.clone()),
             _ => None,
         }

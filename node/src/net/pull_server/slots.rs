@@ -48,6 +48,11 @@ impl Slots {
         Some(limiter.clone())
     }
 
+    /// Transfers under way.
+    pub(super) fn active(&self) -> usize {
+        self.total
+    }
+
     /// Gives a place back.
     fn give(&mut self, peer: &PeerId) {
         self.total -= 1;

@@ -82,6 +82,7 @@ impl Task {
     pub(super) fn on_gossip(&mut self, event: gossipsub::Event) {
         match event {
             gossipsub::Event::Message { propagation_source, message_id, message } => {
+                count(&self.counters.gossip_first);
                 if message.data.len() > MAX_GOSSIP_MESSAGE {
                     count(&self.counters.bad_frames);
                     self.report(&message_id, propagation_source, Acceptance::Reject);

@@ -97,11 +97,11 @@ impl Task {
             }
         };
         let Some(request) = refused else {
-            count(&self.counters.requests_received);
+            count(&self.counters.of(which).received);
             self.answering.insert((which, id), peer);
             return;
         };
-        count(&self.counters.requests_busy);
+        count(&self.counters.of(which).busy);
         let busy = match which {
             Which::Sync => &self.config.sync_busy,
             Which::Access => &self.config.access_busy,

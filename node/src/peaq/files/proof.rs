@@ -12,8 +12,8 @@ use super::FilesError;
 use crate::machine::{OwnBindingError, stored_chain};
 
 /// Entries read at a time, and their bytes.
-const PAGE: usize = 256;
-const PAGE_BYTES: usize = 1 << 20;
+/// Entries that a step of the search goes back.
+const BACK: u64 = 256;
 
 /// The statements that prove the records of `dataset`, which are given one after the other.
 pub(super) fn origin(
@@ -28,15 +28,14 @@ pub(super) fn origin(
     let pin = chain.reigns(&log.log, log.incarnation).pin_above(closing.entry().seq);
     let mut entries = vec![closing];
     if let Some(pin) = pin {
-        let mut next = entries[0].entry().seq + 1;
-        while next < pin.at {
-            let page = store.entries(&log, next, PAGE, PAGE_BYTES)?;
-            let Some(last) = page.last() else { return Err(unknown()) };
-            let end = last.seq + 1;
-            for stored in page.iter().filter(|stored| stored.seq < pin.at) {
-                entries.push(SignedEntry::decode(&stored.bytes).map_err(|_| unknown())?);
-            }
-            next = end;
+        for stored in store.log(&log, entries[0].entry().seq + 1..pin.at) {
+            entries.push(SignedEntry::decode(&stored?.bytes).map_err(|_| unknown())?);
+        }
+        // With an entry missing, the proof would lead nowhere.
+        if entries.iter().zip(entries[0].entry().seq..).any(|(entry, seq)| entry.entry().seq != seq)
+            || entries.last().is_none_or(|last| last.entry().seq + 1 < pin.at)
+        {
+            return Err(unknown());
         }
     }
     Ok(OriginText::new(&bindings, &entries, records))
@@ -47,20 +46,13 @@ fn closing(store: &Store, did: &Did, dataset: &DatasetEntry) -> Result<Option<(L
     let logs = store.logs(Some(did))?.into_iter();
     for log in logs.rev().filter(|key| key.log == LogId::MACHINE) {
         let Some((head, _)) = store.head(&log)? else { continue };
-        let page = u64::try_from(PAGE).unwrap_or(u64::MAX);
         let mut end = head + 1;
         while end > 0 {
-            let from = end.saturating_sub(page);
-            let mut next = from;
-            while next < end {
-                let stored = store.entries(&log, next, PAGE, PAGE_BYTES)?;
-                let Some(last) = stored.last() else { break };
-                next = last.seq + 1;
-                for one in stored {
-                    let Ok(signed) = SignedEntry::decode(&one.bytes) else { continue };
-                    if matches!(&signed.entry().body, EntryBody::DatasetClosed(entry) if entry == dataset) {
-                        return Ok(Some((log, signed)));
-                    }
+            let from = end.saturating_sub(BACK);
+            for stored in store.log(&log, from..end) {
+                let Ok(signed) = SignedEntry::decode(&stored?.bytes) else { continue };
+                if matches!(&signed.entry().body, EntryBody::DatasetClosed(entry) if entry == dataset) {
+                    return Ok(Some((log, signed)));
                 }
             }
             end = from;

@@ -28,6 +28,7 @@ use super::{
     audit::{Audit, AuditEvent, AuditRecord},
     denied,
     hook::{HookStatus, Hooks, Notice},
+    meter::AccessMeter,
     order::{Order, OrderState, Row, deny_code, order_key, orders},
 };
 use crate::{
@@ -59,6 +60,7 @@ pub(super) struct Desk {
     pub(super) store: Store,
     clock: Clock,
     hooks: Option<Hooks>,
+    meter: Arc<AccessMeter>,
     /// Held from the look at an order to the commit of what became of it: the desk decides one request at a time.
     state: Mutex<State>,
 }
@@ -80,9 +82,10 @@ impl Desk {
         store: Store,
         clock: Clock,
         hooks: Option<Hooks>,
+        meter: Arc<AccessMeter>,
     ) -> Result<Self, AccessError> {
         let state = State { audit: Audit::open(&store)?, pending: BTreeMap::new() };
-        let desk = Self { machine, store, clock, hooks, state: Mutex::new(state) };
+        let desk = Self { machine, store, clock, hooks, meter, state: Mutex::new(state) };
         let mut pending = BTreeMap::new();
         desk.for_each_order(|row| {
             if row.order.state == OrderState::Pending {
@@ -130,7 +133,7 @@ impl Desk {
         let signed = SignedQuote::sign(quote, &self.machine.keys().feed)?;
         let mut state = self.lock();
         let line = AuditRecord::new(now_ms, AuditEvent::Quoted, buyer, streams);
-        self.commit(&mut state, WriteBatch::new(), &[line])?;
+        self.commit(&mut state, WriteBatch::new(), &[line], 0)?;
         Ok(AccessReply::Quote(signed.bytes().to_vec()))
     }
 
@@ -228,7 +231,7 @@ impl Desk {
             },
         }
         batch.put_row(Table::Order, row.key(), row.encode()?);
-        self.commit(&mut state, batch, &lines)?;
+        self.commit(&mut state, batch, &lines, grants.len())?;
         for key in evicted {
             state.pending.remove(&key);
         }
@@ -292,6 +295,7 @@ impl Desk {
         let line = |event| AuditRecord::new(now_ms, event, row.order.buyer, row.order.streams.clone()).about(*id);
         let mut lines = Vec::new();
         let mut batch = WriteBatch::new();
+        let mut issued = 0;
         if delivered_ms.is_none() {
             lines.push(line(AuditEvent::Delivered));
         }
@@ -301,6 +305,7 @@ impl Desk {
             let ranges: Vec<GrantRange> = next.iter().map(|(_, range)| *range).collect();
             let grants = self.issue(&quote, &request, &ranges, now_ms)?;
             put_grants(&mut batch, id, held, &grants);
+            issued = grants.len();
             lines.push(line(AuditEvent::Granted).because("the live range goes on in a new key epoch"));
             for (at, range) in next {
                 row.live[at].epoch = range.epoch;
@@ -314,15 +319,22 @@ impl Desk {
         }
         set_delivered(&mut row.order.state, now_ms);
         batch.put_row(Table::Order, row.key(), row.encode()?);
-        self.commit(&mut state, batch, &lines)?;
+        self.commit(&mut state, batch, &lines, issued)?;
         Ok(Some(row))
     }
 
-    /// Commits a batch with its audit lines.
-    fn commit(&self, state: &mut State, mut batch: WriteBatch, lines: &[AuditRecord]) -> Result<(), AccessError> {
+    /// Commits a batch with its audit lines, and the `grants` new grants that are in it.
+    fn commit(
+        &self,
+        state: &mut State,
+        mut batch: WriteBatch,
+        lines: &[AuditRecord],
+        grants: usize,
+    ) -> Result<(), AccessError> {
         state.audit.put(&mut batch, lines);
         self.store.commit(batch)?;
         state.audit.written(lines);
+        self.meter.written(lines, grants);
         Ok(())
     }
 

@@ -9,14 +9,15 @@ use tributary_protocol::{
 use tributary_store::Store;
 
 use super::{
-    super::Node, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus, NodeStatus, OwnLogStatus, PeerStatus,
-    ServedStatus, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus, Warning, WarningCode,
+    super::Node, AccessStatus, FaultyPublisher, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus,
+    NodeStatus, OwnLogStatus, PeerStatus, ProcessStatus, ReachStatus, RefusedTopic, Ros2Status, ServedStatus,
+    SourceReport, SourceState, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus, TrafficStatus,
+    Warning, WarningCode,
 };
 use crate::{
     buyer::FeedStatus,
-    config::{Policy, Role, show_duration},
-    machine::{Machine, MachineError, stored_bindings},
-    net::{PeerInfo, Transport},
+    config::{Mode, Policy, show_duration},
+    machine::{Machine, MachineError, StreamReport, stored_bindings},
 };
 
 /// A binding that ends sooner is warned about.
@@ -29,6 +30,7 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
     // A network that has shut down has no addresses and no peers.
     let listen = inner.net.listen_addrs().await.unwrap_or_default();
     let peers = inner.net.peers().await.unwrap_or_default();
+    let reach = inner.net.reach().await.map_or_else(|_| ReachStatus::default(), ReachStatus::from);
     let links = node.links().await.unwrap_or_default();
     let mut feeds = Vec::new();
     if let Some(buyer) = &inner.buyer {
@@ -45,27 +47,37 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
     let mut status = NodeStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         did: inner.did,
-        roles: inner.config.roles.iter().map(|role| role_name(*role).to_owned()).collect(),
+        roles: inner.config.roles.iter().map(|role| role.name().to_owned()).collect(),
         peer: inner.net.peer_id().to_string(),
         now_ms,
         uptime_s: inner.started.elapsed().as_secs(),
         listen: listen.iter().map(ToString::to_string).collect(),
         links: links.iter().map(ToString::to_string).collect(),
-        peers: peers.into_iter().map(peer_status).collect(),
+        peers: peers.into_iter().map(PeerStatus::from).collect(),
+        reach,
         inbound: inbound_status(node),
+        traffic: TrafficStatus::new(&inner.net.stats(), inner.sync.status()),
+        binding_expires_ms: None,
         incarnation: inner.machine.as_ref().map(|machine| machine.incarnation()),
         streams: Vec::new(),
         logs: Vec::new(),
+        ros2: inner.ros2.as_ref().map(|ros2| ros2.status()),
         outbox: inner.outbox.as_ref().map(|outbox| outbox.status()),
         pending_requests: 0,
+        access: inner.access.status(),
         hooks: inner.access.hooks(),
         followed: feeds.into_iter().map(|feed| followed_status(feed, now_ms)).collect(),
         subscriptions: Vec::new(),
         store: StoreStatus::default(),
+        process: ProcessStatus::default(),
         served: pulls.map_or_else(ServedStatus::default, |stats| ServedStatus {
             transfers: stats.completed,
+            active: u64::try_from(stats.active).unwrap_or(u64::MAX),
+            limit: inner.config.network.limits.pulls,
             busy: stats.busy,
+            dropped: stats.dropped,
             failed: stats.failed,
+            malformed: stats.malformed,
             chunks: stats.chunks,
             bytes: stats.bytes,
         }),
@@ -86,12 +98,16 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
     let (machine, store, access) = (inner.machine.clone(), inner.store.clone(), inner.access.clone());
     let read = tokio::task::spawn_blocking(move || {
         let mut status = status;
+        status.process = ProcessStatus::now();
         status.pending_requests = u64::try_from(access.pending()).unwrap_or(u64::MAX);
         read_store(&mut status, machine.as_deref(), &store, now_ms);
         status
     });
     // Only a panic or the end of the runtime leaves nothing to show.
     let mut status = read.await.unwrap_or_else(|error| incomplete(node, now_ms, &error.to_string()));
+    if let Some(ros2) = &status.ros2 {
+        status.warnings.extend(warn_of_ros2(ros2));
+    }
     match subscriptions {
         Ok(subscriptions) => {
             status.warnings.extend(subscriptions.iter().filter_map(subscription_warning));
@@ -115,6 +131,12 @@ fn read_store(status: &mut NodeStatus, machine: Option<&Machine>, store: &Store,
         chunks: stats.chunks,
         chunk_bytes: stats.chunk_bytes,
         entries: stats.entries,
+        rows: stats.rows,
+        tombstones: stats.tombstones,
+        evidence: stats.evidence,
+        segments: stats.segments,
+        queued_batches: stats.queued_batches,
+        index_bytes: stats.index_bytes,
         used_bytes: stats.used_bytes,
         quota_bytes: stats.quota_bytes,
         free_bytes: stats.free_bytes,
@@ -134,7 +156,8 @@ fn read_store(status: &mut NodeStatus, machine: Option<&Machine>, store: &Store,
     }
     match stored_bindings(store, &machine.did()) {
         Ok(bindings) => {
-            let expires_ms = bindings.last().map_or(0, |signed| signed.binding().expires_ms);
+            status.binding_expires_ms = bindings.last().map(|signed| signed.binding().expires_ms);
+            let expires_ms = status.binding_expires_ms.unwrap_or(0);
             if now_ms.saturating_add(BINDING_WARNS_MS) >= expires_ms {
                 let left = show_duration(Duration::from_secs(expires_ms.saturating_sub(now_ms) / 1000));
                 let message = format!("the machine's key binding ends in {left}; renew it with `tributary key bind`");
@@ -152,17 +175,26 @@ fn read_store(status: &mut NodeStatus, machine: Option<&Machine>, store: &Store,
                 if let Some(reason) = &stream.lane.stopped {
                     warn(WarningCode::LaneStopped, format!("stream {} has stopped: {reason}", stream.name));
                 }
+                if let Some(source) = &stream.source {
+                    warn_of_source(source, stream, &mut warn);
+                }
             }
             let policy =
                 |id: StreamId| machine.stream_config(&id).map_or("", |config| policy_name(&config.access.policy));
+            let queue_limit = |id: StreamId| {
+                let messages = machine.stream_config(&id).filter(|config| config.mode != Mode::File);
+                messages.map_or(0, |config| u64::from(config.queue.messages))
+            };
             status.streams = streams
                 .into_iter()
                 .map(|stream| StreamStatus {
+                    queue_limit: queue_limit(stream.stream),
                     policy: policy(stream.stream).to_owned(),
                     name: stream.name,
                     stream: stream.stream,
                     entries: stream.entries,
                     lane: stream.lane,
+                    source: stream.source,
                 })
                 .collect();
         }
@@ -172,6 +204,48 @@ fn read_store(status: &mut NodeStatus, machine: Option<&Machine>, store: &Store,
         Ok(logs) => status.logs = logs,
         Err(error) => status.warnings.push(Warning { code: WarningCode::StatusIncomplete, message: error.to_string() }),
     }
+}
+
+fn warn_of_source(source: &SourceReport, stream: &StreamReport, warn: &mut impl FnMut(WarningCode, String)) {
+    let name = &stream.name;
+    if let Some(reason) = source.reason.as_ref().filter(|_| source.state == SourceState::Refused) {
+        warn(WarningCode::TopicRefused, format!("stream {name}: the topic {} is refused: {reason}", source.topic));
+    }
+    for FaultyPublisher { node, reason, .. } in &source.faulty {
+        warn(WarningCode::PublisherFaulty, format!("stream {name}: nothing comes from the publisher {node}: {reason}"));
+    }
+    let more = source.faulty_count.saturating_sub(source.faulty.len() as u64);
+    if more > 0 {
+        warn(WarningCode::PublisherFaulty, format!("stream {name}: nothing comes from {more} more publishers"));
+    }
+    let (lost, dropped) = (source.lost, stream.lane.dropped);
+    if lost > 0 || dropped > 0 {
+        let message = format!(
+            "stream {name}: {lost} messages were lost before they came (on the way, or in the ROS middleware's history), and \
+             {dropped} were dropped by the node's own queue; see `qos` and `queue`"
+        );
+        warn(WarningCode::MessagesLost, message);
+    }
+}
+
+fn warn_of_ros2(ros2: &Ros2Status) -> Vec<Warning> {
+    let mut out = Vec::new();
+    let mut warn = |code, message| out.push(Warning { code, message });
+    if ros2.paused {
+        let message = format!("live topics are left out: the node is paused; call the service {}/resume", ros2.node);
+        warn(WarningCode::Ros2Paused, message);
+    }
+    for RefusedTopic { topic, reason } in &ros2.refused {
+        warn(WarningCode::TopicRefused, format!("the topic {topic} is refused: {reason}"));
+    }
+    let more = ros2.refused_count.saturating_sub(ros2.refused.len() as u64);
+    if more > 0 {
+        warn(WarningCode::TopicRefused, format!("{more} more topics that patterns mean are refused"));
+    }
+    for trouble in &ros2.trouble {
+        warn(WarningCode::Ros2Trouble, trouble.clone());
+    }
+    out
 }
 
 fn own_logs(machine: &Machine, store: &Store, now_ms: u64) -> Result<Vec<OwnLogStatus>, MachineError> {
@@ -203,17 +277,23 @@ fn incomplete(node: &Node, now_ms: u64, reason: &str) -> NodeStatus {
         listen: Vec::new(),
         links: Vec::new(),
         peers: Vec::new(),
+        reach: ReachStatus::default(),
         inbound: inbound_status(node),
+        traffic: TrafficStatus::default(),
         incarnation: None,
+        binding_expires_ms: None,
         streams: Vec::new(),
         logs: Vec::new(),
+        ros2: None,
         outbox: None,
         pending_requests: 0,
+        access: AccessStatus::default(),
         hooks: HookStatus::default(),
         followed: Vec::new(),
         subscriptions: Vec::new(),
         store: StoreStatus::default(),
         served: ServedStatus::default(),
+        process: ProcessStatus::default(),
         warnings: vec![Warning { code: WarningCode::StatusIncomplete, message: reason.to_owned() }],
     }
 }
@@ -226,23 +306,7 @@ fn inbound_status(node: &Node) -> InboundStatus {
         refused_per_address: stats.refused_per_address,
         connections_per_address: limits.connections_per_address,
         handshakes_per_address: limits.handshakes_per_address,
-    }
-}
-
-fn peer_status(info: PeerInfo) -> PeerStatus {
-    let transport = match info.transport {
-        Transport::Tcp => "tcp",
-        Transport::Quic => "quic",
-        Transport::Other => "other",
-    };
-    PeerStatus {
-        peer: info.peer.to_string(),
-        addr: info.addr.to_string(),
-        agent: info.agent,
-        transport: transport.to_owned(),
-        inbound: info.inbound,
-        rtt_ms: info.rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
-        score: info.score,
+        limit: limits.connections,
     }
 }
 
@@ -261,6 +325,8 @@ fn followed_status(feed: FeedStatus, now_ms: u64) -> FollowedStatus {
         binding_serial: feed.binding_serial,
         stale_binding: feed.stale_binding,
         equivocations: feed.equivocations,
+        noise: feed.noise,
+        flagged: feed.flagged,
         logs: feed.logs.into_iter().map(log).collect(),
     }
 }
@@ -282,13 +348,6 @@ fn subscription_warning(subscription: &SubscriptionStatus) -> Option<Warning> {
         _ => return None,
     };
     Some(Warning { code, message })
-}
-
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Machine => "machine",
-        Role::Buyer => "buyer",
-    }
 }
 
 fn policy_name(policy: &Policy) -> &'static str {

@@ -171,19 +171,14 @@ impl Datasets {
             Err(TryLockError::WouldBlock) => return Ok(Some(Err(Building))),
         };
         let (log, mut tree, mut next) = (stream_log(did, closed), DatasetTree::default(), closed.first_seq);
-        while next <= closed.last_seq {
-            let page = self.store.entries(&log, next, PAGE, PAGE_BYTES)?;
-            if page.is_empty() {
-                return Ok(None);
-            }
-            for entry in page.iter().take_while(|entry| entry.seq <= closed.last_seq) {
-                let record = record_of(&entry.bytes).filter(|_| entry.seq == next);
-                let Some(record) = record else { return Ok(None) };
-                tree.push(&record);
-                next += 1;
-            }
+        for stored in self.store.log(&log, closed.first_seq..=closed.last_seq) {
+            let stored = stored?;
+            let record = record_of(&stored.bytes).filter(|_| stored.seq == next);
+            let Some(record) = record else { return Ok(None) };
+            tree.push(&record);
+            next += 1;
         }
-        if tree.root() != closed.merkle_root {
+        if next <= closed.last_seq || tree.root() != closed.merkle_root {
             return Ok(None);
         }
         let tree = Arc::new(tree);

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use rand_core::CryptoRng;
 
-use super::{DefaultAction, Effect, NativeRules, RuleViolation, Step, step};
+use super::{DefaultAction, Effect, NativeRules, RuleViolation};
 use crate::{
     json::{Object, Value},
     rules::{
         RuleError,
+        path::{Step, step},
         transform::{anonymized, anonymized_as, encrypted, keyed_hash_value},
     },
 };

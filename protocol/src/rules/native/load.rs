@@ -1,9 +1,7 @@
 //! Loading: everything that can be known to be wrong before the first message.
 
-use super::{Action, DefaultAction, Effect, FieldKey, NativeRules, Rule, Step, Strategy, step};
-
-/// The most rules of one stream.
-const MAX_RULES: usize = 1024;
+use super::{Action, DefaultAction, Effect, FieldKey, LoadError, NativeRules, Rule, SchemaPaths, Strategy};
+use crate::rules::{MAX_RULES, path::check_path};
 
 /// One rule of a map.
 #[derive(Clone)]
@@ -18,97 +16,6 @@ pub struct NativeRule {
     pub optional: bool,
     /// The key to encrypt with, or for [`Strategy::KeyedHash`].
     pub key: Option<FieldKey>,
-}
-
-/// A map that does not load. Each names the rule.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// More than 1,024 rules.
-    #[error("{count} field rules are too many: at most 1024")]
-    TooMany {
-        /// How many there are.
-        count: usize,
-    },
-    /// A path that can match nothing.
-    #[error(
-        "{path:?} is no field path: expected names with a dot between them, none empty and none that starts with '@'"
-    )]
-    Path {
-        /// The path.
-        path: String,
-    },
-    /// Two rules for one path.
-    #[error("there are two rules for {path:?}: remove one")]
-    Duplicate {
-        /// The path.
-        path: String,
-    },
-    /// A rule behind a rule for one of its parents.
-    #[error(
-        "the rule for {child:?} stands behind the rule for its parent {parent:?} and would never act: move it in front"
-    )]
-    ChildBehindParent {
-        /// The path of the rule that would never act.
-        child: String,
-        /// The path of the rule before it.
-        parent: String,
-    },
-    /// An encrypt rule without a key.
-    #[error("the rule for {path:?} encrypts, and has no key")]
-    NoKey {
-        /// The path.
-        path: String,
-    },
-    /// A `keyed_hash` rule without a key.
-    #[error("the rule for {path:?} anonymizes with keyed_hash, and has no key")]
-    NoHashKey {
-        /// The path.
-        path: String,
-    },
-    /// An anonymize rule without a strategy.
-    #[error("the rule for {path:?} anonymizes, and has no strategy: hash, generalize, redact or keyed_hash")]
-    NoStrategy {
-        /// The path.
-        path: String,
-    },
-    /// A strategy on a rule that does not anonymize.
-    #[error("the rule for {path:?} has the strategy {strategy}, and does not anonymize")]
-    StrayStrategy {
-        /// The path.
-        path: String,
-        /// The strategy.
-        strategy: Strategy,
-    },
-    /// The message type has no such field.
-    #[error("the rule for {path:?} names a field that the message type does not have; it has {known}")]
-    NoSuchField {
-        /// The path.
-        path: String,
-        /// The fields where the path goes wrong.
-        known: String,
-    },
-    /// The path runs into an array of the message type.
-    #[error(
-        "the rule for {path:?} runs into the array {list:?}, and rules do not reach into arrays: rule the whole array"
-    )]
-    RunsIntoList {
-        /// The path.
-        path: String,
-        /// The path of the array.
-        list: String,
-    },
-}
-
-/// The fields of a message type, as far as rules care.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SchemaPaths {
-    /// A value without fields.
-    Leaf,
-    /// An array of anything, fixed or not.
-    List,
-    /// Named fields, in the order of the type.
-    Fields(Vec<(String, SchemaPaths)>),
 }
 
 impl NativeRules {
@@ -171,32 +78,4 @@ fn effect(rule: &NativeRule) -> Result<Effect, LoadError> {
         }
         (Action::Anonymize, None) => return Err(LoadError::NoStrategy { path: path() }),
     })
-}
-
-fn check_path(path: &str, schema: &SchemaPaths) -> Result<(), LoadError> {
-    let (mut node, mut at) = (schema, 0);
-    loop {
-        let fields = match node {
-            SchemaPaths::Fields(fields) => fields.as_slice(),
-            SchemaPaths::Leaf => &[],
-            SchemaPaths::List => {
-                let list = path[..at].trim_end_matches('.').to_owned();
-                return Err(LoadError::RunsIntoList { path: path.to_owned(), list });
-            }
-        };
-        let mut next = None;
-        for (name, inner) in fields {
-            match step(&path[at..], name) {
-                Step::Covers => return Ok(()),
-                Step::Below(offset) => next = Some((inner, offset)),
-                Step::Elsewhere => {}
-            }
-        }
-        let Some((inner, offset)) = next else {
-            let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).take(32).collect();
-            let known = if names.is_empty() { "no fields there".into() } else { names.join(", ") };
-            return Err(LoadError::NoSuchField { path: path.to_owned(), known });
-        };
-        (node, at) = (inner, at + offset);
-    }
 }

@@ -1,31 +1,10 @@
 //! Reporting: what would happen to a message, field by field.
 
-use super::{Action, NativeRules, RuleViolation, Step, Strategy, step};
-use crate::json::{Object, Value};
-
-/// What would happen to one leaf of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldFate {
-    /// The leaf in dot notation; an array is a leaf.
-    pub path: String,
-    /// The subtree that is transformed as one, equal to `path` when the leaf stands for itself.
-    pub unit: String,
-    /// What happens to it.
-    pub action: Action,
-    /// How, when it is anonymized.
-    pub strategy: Option<Strategy>,
-    /// The path of the rule that governs it; `None` for the default.
-    pub rule: Option<String>,
-}
-
-/// What would happen to a message.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Every leaf in the message's order.
-    pub fates: Vec<FieldFate>,
-    /// Why the message would not leave at all: each rule that meets an array or, not being optional, matches nothing.
-    pub violations: Vec<RuleViolation>,
-}
+use super::{FieldFate, NativeRules, Report, RuleViolation};
+use crate::{
+    json::{Object, Value},
+    rules::path::probe,
+};
 
 impl NativeRules {
     /// What [`NativeRules::apply`] would do to a message, without doing it. Violations that show only when a value is
@@ -82,28 +61,4 @@ impl NativeRules {
             }
         })
     }
-}
-
-/// What a rule's path meets.
-#[derive(Default)]
-struct Found {
-    matched: bool,
-    list: bool,
-}
-
-fn probe(rest: &str, object: &Object) -> Found {
-    let mut found = Found::default();
-    for (key, value) in object.iter() {
-        match (step(rest, key), value) {
-            (Step::Covers, _) => found.matched = true,
-            (Step::Below(_), Value::Array(_)) => found.list = true,
-            (Step::Below(offset), Value::Object(inner)) => {
-                let below = probe(&rest[offset..], inner);
-                found.matched |= below.matched;
-                found.list |= below.list;
-            }
-            _ => {}
-        }
-    }
-    found
 }

@@ -5,7 +5,7 @@ use rand_core::SeedableRng;
 use super::*;
 use crate::{
     json::{Limits, Object, Value, parse},
-    rules::{EncryptCtx, FieldRule, TopicRules, decrypt_field},
+    rules::{EncryptCtx, FieldRule, RuleError, TopicRules, decrypt_field},
 };
 
 fn object(text: &str) -> Object {

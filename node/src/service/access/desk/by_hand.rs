@@ -59,7 +59,7 @@ impl Desk {
             batch.put_row(Table::Grant, given_grant_key(&id, number), grant.encode());
         }
         let line = AuditRecord::new(now_ms, AuditEvent::Granted, buyer, streams).about(id).because(BY_HAND);
-        self.commit(&mut self.lock(), batch, &[line])?;
+        self.commit(&mut self.lock(), batch, &[line], grants.len())?;
         Ok((given, grants))
     }
 

@@ -36,7 +36,7 @@ impl Desk {
         put_grants(&mut batch, id, 0, &grants);
         batch.put_row(Table::Order, row.key(), row.encode()?);
         let line = AuditRecord::new(now_ms, AuditEvent::Granted, row.order.buyer, row.order.streams.clone());
-        self.commit(&mut state, batch, &[line.about(*id).because(OPERATOR)])?;
+        self.commit(&mut state, batch, &[line.about(*id).because(OPERATOR)], grants.len())?;
         state.pending.remove(&(row.order.received_ms, *id));
         Ok(row.order)
     }
@@ -46,7 +46,7 @@ impl Desk {
         let (mut row, now_ms) = (self.waiting(id)?, self.now_ms());
         let mut batch = WriteBatch::new();
         let line = refuse(&mut batch, &mut row, now_ms, DenyCode::Refused, reason)?;
-        self.commit(&mut state, batch, &[line])?;
+        self.commit(&mut state, batch, &[line], 0)?;
         state.pending.remove(&(row.order.received_ms, *id));
         Ok(row.order)
     }
@@ -66,7 +66,7 @@ impl Desk {
             lines.push(refuse(&mut batch, &mut row, now_ms, DenyCode::Revoked, "access was revoked")?);
             refused.push(key);
         }
-        self.commit(&mut state, batch, &lines)?;
+        self.commit(&mut state, batch, &lines, 0)?;
         for key in &refused {
             state.pending.remove(key);
         }
@@ -84,7 +84,7 @@ impl Desk {
         let mut batch = WriteBatch::new();
         batch.delete_row(Table::Policy, revoked_key(&id, buyer));
         let line = AuditRecord::new(self.now_ms(), AuditEvent::Reinstated, *buyer, vec![id]).because(OPERATOR);
-        self.commit(&mut state, batch, &[line])
+        self.commit(&mut state, batch, &[line], 0)
     }
 
     pub(in super::super) fn order(&self, id: &Hash) -> Result<Order, AccessError> {
@@ -138,7 +138,7 @@ impl Desk {
                 let mut batch = WriteBatch::new();
                 let reason = "nobody decided about it in time";
                 let line = refuse(&mut batch, &mut row, now_ms, DenyCode::Expired, reason)?;
-                self.commit(&mut state, batch, &[line])?;
+                self.commit(&mut state, batch, &[line], 0)?;
             }
             state.pending.remove(&key);
         }

@@ -1,0 +1,107 @@
+//! More comes than the machine can take: what is lost is counted to the last message, by whom, and the others go on.
+
+use serde_json::json;
+use tributary::{control::api::LaneReport, machine::SourceReport};
+use tributary_tests::{ros2::Publish, wait::until};
+
+use super::world::{Bought, World, fields};
+
+const ROS2: &str = "ros2: {}\n";
+const SCAN: &str = "sensor_msgs/msg/LaserScan";
+/// Messages of one burst.
+const BURST: u64 = 3_000;
+
+/// Decoding a scan of this size costs the machine far more than sending it ready-made costs its publisher.
+fn scan() -> Publish {
+    Publish::fields(json!({
+        "scan_time": "$n", "ranges": { "$floats": 2_000 }, "intensities": { "$floats": 2_000 },
+    }))
+    .report(&[])
+    .raw()
+}
+
+struct Flooded {
+    published: u64,
+    source: SourceReport,
+    lane: LaneReport,
+    bought: Bought,
+}
+
+/// Publishes at full speed until less than half of it has been taken, and beside it a calm topic, of which nothing may be lost.
+async fn flood(overflow: &str) -> Flooded {
+    let flooded = fields("/scan", &format!(", queue: {{ messages: 8, overflow: {overflow} }}"));
+    let flooded = flooded.replace(super::world::DEEP, ", qos: { reliability: reliable, depth: 5 }");
+    let world = World::start(&[flooded, fields("/calm", "")], ROS2).await;
+    let mut robot = world.publisher("/scan", SCAN).await;
+    let mut calm = world.rclpy("calm").await;
+    calm.advertise("/calm", "std_msgs/msg/String", json!({})).await;
+    world.meet(&mut calm, "/calm", 1).await;
+    // A publisher is counted from its first message on.
+    robot.publish("/scan", 1, scan()).await;
+    world.durable("/scan", 1).await;
+
+    let mut published = 1;
+    let mut calmly = 0;
+    let (source, lane) = loop {
+        let text = Publish::fields(json!({ "data": "$n" })).first(calmly);
+        tokio::join!(robot.publish("/scan", BURST, scan().first(published)), calm.publish("/calm", 50, text.rate(200)));
+        (published, calmly) = (published + BURST, calmly + 50);
+        world.durable("/calm", calmly).await;
+        let (source, lane) = settled(&world, published).await;
+        if source.lost + lane.dropped > lane.packages {
+            break (source, lane);
+        }
+    };
+    let bought = world.buy(&["/scan"]).await.remove(0);
+    Flooded { published, source, lane, bought }
+}
+
+/// The counters when all that was published is accounted for, and nothing is on its way.
+async fn settled(world: &World, published: u64) -> (SourceReport, LaneReport) {
+    until("everything to be accounted for", async || {
+        let report = world.stream("/scan").await;
+        let (source, lane) = (report.source.unwrap(), report.lane);
+        assert!(source.received + source.lost <= published, "more than was published: {source:?}");
+        let all = source.received + source.lost == published;
+        let still = lane.durable_packages + lane.dropped == source.received;
+        (all && still && lane.queued == 0).then_some((source, lane))
+    })
+    .await
+}
+
+impl Flooded {
+    /// What the buyer has is what the machine says that it sealed: messages in order, each once.
+    fn check(&self) {
+        let Self { published, source, lane, bought } = self;
+        assert_eq!(source.received + source.lost, *published);
+        assert_eq!((source.refused, lane.refused, lane.stopped.as_ref()), (0, 0, None));
+        assert_eq!(lane.packages + lane.dropped, source.received);
+        assert_eq!(bought.packages.len() as u64, lane.packages);
+        let scans = bought.numbers("/scan_time");
+        assert!(scans.windows(2).all(|pair| pair[1] > pair[0]), "each message once, in order");
+    }
+
+    /// Numbers that no package has.
+    fn gap(&self) -> u64 {
+        let numbers: Vec<u64> = self.bought.packages.iter().map(|package| package.number).collect();
+        numbers.windows(2).map(|pair| pair[1] - pair[0] - 1).sum()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_pause_the_middleware_loses_and_every_lost_message_is_counted() {
+    let flooded = flood("pause").await;
+    flooded.check();
+    assert_eq!(flooded.lane.dropped, 0, "the queue drops nothing");
+    assert!(flooded.source.lost > 0);
+    assert_eq!(flooded.gap(), 0, "what never came has no number");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_drop_oldest_the_queue_loses_and_the_buyer_sees_each_gap() {
+    let flooded = flood("drop_oldest").await;
+    flooded.check();
+    assert!(flooded.lane.dropped > 0);
+    // The first message was durable before, and the newest is never dropped: all gaps lie between.
+    assert_eq!(flooded.gap(), flooded.lane.dropped);
+}
