@@ -84,20 +84,23 @@ async fn a_machine_that_is_killed_loses_nothing_it_acknowledged_and_uses_no_numb
     let published = robot.end("/text").await.len() as u64;
     // The last one is there: nothing more is on its way.
     robot.publish("/text", 1, numbered(published)).await;
-    let source = until("the last message", async || {
+    let report = until("the last message", async || {
         let report = world.stream("/text").await;
-        let source = report.source.unwrap();
-        (source.received == report.lane.durable_packages && report.lane.queued == 0).then_some(source)
+        let source = report.source.as_ref().unwrap();
+        (source.received == report.lane.durable_packages && report.lane.queued == 0).then_some(report)
     })
     .await;
-    assert_eq!((source.lost, source.refused), (0, 0), "{source:?}");
-
     let bought = world.buy(&["/text"]).await.remove(0);
     let messages = bought.numbers("/data");
+    assert_eq!(messages.last(), Some(&published));
+    // Meeting in the middle of a stream, the middleware may lose one even so. Then the machine knows of it.
+    let source = report.source.unwrap();
+    let of_last_run = &messages[messages.len() - usize::try_from(source.received).unwrap()..];
+    assert_eq!(source.received + source.lost, published - of_last_run[0] + 1, "{source:?}");
+    assert_eq!((source.refused, report.lane.refused, report.lane.dropped), (0, 0, 0));
     assert!(messages.windows(2).all(|pair| pair[1] > pair[0]), "each message once, in order: {messages:?}");
     assert!(messages.len() as u64 >= promised, "{promised} were acknowledged, {} arrived", messages.len());
     assert!(messages.len() as u64 <= published, "the machine was down for a while");
-    assert_eq!(*messages.last().unwrap(), published);
     let numbers: Vec<u64> = bought.packages.iter().map(|package| package.number).collect();
     assert!(numbers.windows(2).all(|pair| pair[1] > pair[0]), "no number is used twice");
     let gaps = numbers.windows(2).filter(|pair| pair[1] > pair[0] + 1).count();
