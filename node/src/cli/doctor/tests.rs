@@ -6,7 +6,8 @@ use super::{network::*, *};
 use crate::{
     config::Overrides,
     service::status::{
-        AddressState, AddressStatus, PeerStatus, Reach, ReachStatus, RelayStatus, ReservationState, Translation,
+        AccessStatus, AddressState, AddressStatus, HookStatus, InboundStatus, PeerStatus, ProcessStatus, Reach,
+        ReachStatus, RelayStatus, ReservationState, ServedStatus, StoreStatus, TrafficStatus, Translation,
         UpgradeStatus,
     },
 };
@@ -19,14 +20,11 @@ fn status(reach: ReachStatus) -> NodeStatus {
     let text = serde_json::json!({
         "version": "0", "did": "did:peaq:0x27b1fdb04752bbc536007a920d24acb045561c26", "roles": [], "peer": "", "now_ms": 0,
         "uptime_s": 0, "listen": ["/ip4/10.0.0.2/tcp/4600/p2p/x"], "links": [], "peers": [], "reach": reach,
-        "inbound": {
-            "established": 0, "handshakes": 0, "refused_per_address": 0, "connections_per_address": 0,
-            "handshakes_per_address": 0,
-        },
-        "incarnation": null, "streams": [], "logs": [], "outbox": null, "pending_requests": 0,
-        "hooks": crate::service::status::HookStatus::default(), "followed": [], "subscriptions": [],
-        "store": crate::service::status::StoreStatus::default(),
-        "served": crate::service::status::ServedStatus::default(), "warnings": [],
+        "inbound": InboundStatus::default(), "traffic": TrafficStatus::default(), "incarnation": null,
+        "binding_expires_ms": null, "streams": [], "logs": [], "ros2": null, "outbox": null, "pending_requests": 0,
+        "access": AccessStatus::default(), "hooks": HookStatus::default(), "followed": [], "subscriptions": [],
+        "store": StoreStatus::default(), "served": ServedStatus::default(), "process": ProcessStatus::default(),
+        "warnings": [],
     });
     serde_json::from_value(text).expect("a status")
 }
