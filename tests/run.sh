@@ -5,15 +5,18 @@
 #   ./tests/run.sh -E 'test(cdr)'  further arguments go to cargo-nextest: here, only tests whose name contains "cdr"
 #
 # Installs missing Debian packages when it runs as root; otherwise it names them and stops. Installs peaq's SDK and CLI once into
-# target/peaq-venv, with pip. No test sends a packet beyond loopback. The power-cut tests mount an ext4 image on a loop device where
-# they are allowed to, and say so where they are not.
+# target/peaq-venv, with pip. No test sends a packet beyond loopback, or beyond network namespaces of its own. The network tests need
+# such namespaces, of root or of a user; where there are none they are skipped, which is said here, unless TRIBUTARY_NO_SKIPS makes them
+# fail. The power-cut tests mount an ext4 image on a loop device where they are allowed to, and say so where they are not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 say() { printf '%s\n' "$*" >&2; }
 
-# --- Debian packages: a C compiler for SQLite, zstd and libsecp256k1; ext4 and mount tools for the power-cut tests.
-declare -A package_of=([cc]=build-essential [mkfs.ext4]=e2fsprogs [losetup]=mount [mount]=mount [python3]=python3)
+# --- Debian packages: a C compiler for SQLite, zstd and libsecp256k1; ext4 and mount tools for the power-cut tests; network namespaces
+# with NAT for the network tests.
+declare -A package_of=([cc]=build-essential [mkfs.ext4]=e2fsprogs [losetup]=mount [mount]=mount [python3]=python3
+    [ip]=iproute2 [tc]=iproute2 [nft]=nftables [unshare]=util-linux)
 missing=()
 for tool in "${!package_of[@]}"; do
     PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null || missing+=("${package_of[$tool]}")
@@ -32,6 +35,10 @@ if ((${#missing[@]})); then
         say "missing packages; run: sudo apt-get install ${missing[*]}"
         exit 1
     fi
+fi
+
+if ! unshare --net true 2>/dev/null && ! unshare --user --map-root-user --net true 2>/dev/null; then
+    say "SKIPPED: the network tests; there are no network namespaces here"
 fi
 
 # --- The test runner.

@@ -24,6 +24,7 @@ mod guard;
 mod kad;
 mod lone;
 mod muxer;
+mod nudge;
 mod pull;
 mod pull_client;
 mod pull_server;
