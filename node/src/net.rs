@@ -25,6 +25,7 @@ mod kad;
 mod lone;
 mod meter;
 mod muxer;
+mod nudge;
 mod pull;
 mod pull_client;
 mod pull_server;

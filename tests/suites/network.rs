@@ -5,5 +5,8 @@
 
 mod network {
     mod common;
+    mod links;
+    mod moves;
     mod nat;
+    mod relays;
 }

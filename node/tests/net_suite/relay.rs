@@ -1,10 +1,15 @@
 //! Connections through a relay, and from there to direct ones.
 
+use std::time::Duration;
+
 use tributary::net::{
-    Client, Keypair, Multiaddr, NetConfig, PeerInfo, RelayCaps, RelayReservation, RequestError, ReservationState, start,
+    Client, Keypair, Multiaddr, NetConfig, PeerInfo, PublishOutcome, RelayCaps, RelayReservation, RequestError,
+    ReservationState, start,
 };
 
 use super::support::{Node, soon, tcp_config, until};
+
+const TOPIC: &str = "/tributary/feed/1/did:peaq:0x00000000000000000000000000000000000000aa";
 
 fn relay_config() -> NetConfig {
     NetConfig { relay: Some(RelayCaps::default()), ..tcp_config() }
@@ -66,8 +71,13 @@ async fn two_peers_talk_through_a_relay_and_both_know_it() {
 async fn a_hole_is_punched_and_the_relayed_connection_gives_way() {
     let relay = Node::new(relay_config()).await;
     let at = address(&relay.client).await;
-    let punching = || NetConfig { hole_punching: true, ..behind(&at) };
-    let (robot, buyer) = (Node::new(punching()).await, Node::new(punching()).await);
+    // Without pings nothing but gossip itself wakes a connection.
+    let ping_interval = Duration::from_secs(3600);
+    let punching = || NetConfig { hole_punching: true, ping_interval, ..behind(&at) };
+    let (mut robot, mut buyer) = (Node::new(punching()).await, Node::new(punching()).await);
+    for node in [&robot, &buyer] {
+        node.client.subscribe(TOPIC).await.unwrap();
+    }
     let through = circuit(&robot.client).await;
     assert_eq!(soon("dial", buyer.client.dial(through)).await, Ok(robot.id()));
     let upgrade = until("a direct connection", async || peer(&buyer.client, &robot.client).await?.upgrade).await;
@@ -79,6 +89,11 @@ async fn a_hole_is_punched_and_the_relayed_connection_gives_way() {
         })
         .await;
     }
+    // What is said now goes over a connection that gossip has not used before.
+    assert!(matches!(robot.client.publish(TOPIC, b"news".to_vec()).await, Ok(PublishOutcome::Sent { .. })));
+    assert_eq!(soon("news", buyer.events.gossip.recv()).await.unwrap().bytes, b"news");
+    assert!(matches!(buyer.client.publish(TOPIC, b"thanks".to_vec()).await, Ok(PublishOutcome::Sent { .. })));
+    assert_eq!(soon("thanks", robot.events.gossip.recv()).await.unwrap().bytes, b"thanks");
 }
 
 #[tokio::test]

@@ -14,6 +14,10 @@ use tributary_tests::{
 
 /// What machines publish here.
 pub(crate) const TOPIC: &str = "/odom";
+/// Where machines publish files.
+pub(crate) const FILES: &str = "recordings";
+/// Relayed connections stay what they are.
+pub(crate) const NO_HOLES: &str = "  nat: { hole_punching: false }\n";
 /// For what a network takes its time for by itself: finding out that a peer is gone, trying again.
 pub(crate) const LONG: Duration = Duration::from_secs(200);
 
@@ -39,9 +43,10 @@ async fn start(sandbox: &Sandbox, host: &Host, config: &str) -> NodeProcess {
     }
 }
 
-/// Starts a machine with one stream.
+/// Starts a machine with a stream of messages and one of files.
 pub(crate) async fn machine(sandbox: &Sandbox, host: &Host, network: &str) -> NodeProcess {
-    let streams = format!("streams:\n{}", stream(TOPIC, ", chunk: { max_age: 200ms }"));
+    let files = format!("  - {{ topic: {FILES}, mode: file, access: {{ policy: free }} }}\n");
+    let streams = format!("streams:\n{}{files}", stream(TOPIC, ", chunk: { max_age: 200ms }"));
     start(sandbox, host, &config("machine", network, &streams)).await
 }
 

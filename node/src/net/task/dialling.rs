@@ -175,6 +175,13 @@ impl Task {
             if !self.swarm.is_connected(&peer) {
                 self.local.remove(&peer);
             }
+            // Of a dial to punch a hole the side that was asked for it hears nothing else.
+            if let Some(known) = self.peers.get_mut(&peer)
+                && !self.dials.contains_key(&id)
+                && known.direct().next().is_none()
+            {
+                known.upgrade = Some((Instant::now(), Err(short(&error))));
+            }
         }
         if let Some(dial) = self.dials.remove(&id) {
             self.dial_failed(dial, peer, error);
