@@ -7,16 +7,20 @@
 # The tests run in two parts, and the arguments go to both: the workspace as it is built everywhere, then what there is only with ROS 2.
 #
 # Installs missing Debian packages when it runs as root; otherwise it names them and stops. With pip it installs, once, peaq's SDK and
-# CLI into target/peaq-venv, and ROS 2 Jazzy into target/ros2-venv where none is sourced. No test sends a packet beyond loopback. The
-# power-cut tests mount an ext4 image on a loop device where they are allowed to, and say so where they are not.
+# CLI into target/peaq-venv, and ROS 2 Jazzy into target/ros2-venv where none is sourced. No test sends a packet beyond loopback, or
+# beyond network namespaces of its own. The network tests need such namespaces, of root or of a user; where there are none they are
+# skipped, which is said here, unless TRIBUTARY_NO_SKIPS makes them fail. The power-cut tests mount an ext4 image on a loop device where
+# they are allowed to, and say so where they are not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tests/tools/debian.sh
 
 say() { printf '%s\n' "$*" >&2; }
 
-# --- Debian packages: a C compiler for SQLite, zstd and libsecp256k1; ext4 and mount tools for the power-cut tests.
-declare -A package_of=([cc]=build-essential [mkfs.ext4]=e2fsprogs [losetup]=mount [mount]=mount [python3]=python3)
+# --- Debian packages: a C compiler for SQLite, zstd and libsecp256k1; ext4 and mount tools for the power-cut tests; network namespaces
+# with NAT for the network tests.
+declare -A package_of=([cc]=build-essential [mkfs.ext4]=e2fsprogs [losetup]=mount [mount]=mount [python3]=python3
+    [ip]=iproute2 [tc]=iproute2 [nft]=nftables [unshare]=util-linux)
 missing=()
 for tool in "${!package_of[@]}"; do
     PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null || missing+=("${package_of[$tool]}")
@@ -26,6 +30,10 @@ done
 # A python3 that is about to come does not bring them either.
 [[ " ${missing[*]} " != *" python3 "* ]] || missing+=(python3-venv)
 install_missing "${missing[@]}"
+
+if ! unshare --net true 2>/dev/null && ! unshare --user --map-root-user --net true 2>/dev/null; then
+    say "SKIPPED: the network tests; there are no network namespaces here"
+fi
 
 # --- The test runner.
 if ! cargo nextest --version >/dev/null 2>&1; then

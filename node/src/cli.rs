@@ -20,6 +20,7 @@ mod access;
 mod config;
 mod dataset;
 mod demo;
+mod doctor;
 mod exit;
 mod feed;
 mod grant;
@@ -101,6 +102,8 @@ pub enum Command {
     Health(health::HealthArgs),
     /// List the peers of the running node
     Peers,
+    /// Find what is wrong with this node, its machine and its network, and what to do; exit code 6 if only the network is wrong
+    Doctor,
     /// Read a recording or lines into the machine's streams
     Ingest(ingest::IngestArgs),
     /// Publish a file as a dataset, or files for peaq's tools
@@ -236,6 +239,7 @@ fn dispatch(command: &Command, context: &Context) -> Result<(), CliError> {
         Command::Status => status::status(context),
         Command::Health(args) => health::run(args, context),
         Command::Peers => status::peers(context),
+        Command::Doctor => doctor::doctor(context),
         Command::Ingest(args) => ingest::ingest(args, context),
         Command::Publish(args) => ingest::publish(args, context),
         Command::Rules(command) => rules::run(command, context),

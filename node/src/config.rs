@@ -23,6 +23,7 @@ mod metrics;
 mod overrides;
 mod pattern;
 mod peaq;
+mod reaching;
 mod reader;
 mod ros2;
 mod rules;
@@ -36,6 +37,7 @@ pub use metrics::MetricsConfig;
 pub use overrides::Overrides;
 pub use pattern::TopicPattern;
 pub use peaq::{BuyerToken, OrchestrationConfig, PaymentCheck, PeaqConfig, PriceConfig, SellerAgent};
+pub use reaching::{DiscoveryConfig, NatConfig};
 pub use ros2::{Durability, History, Qos, Reliability, Ros2Config, Stamp};
 pub use rules::{DefaultAction, FieldAction, FieldRule, FieldRules, RuleKey, RulesError};
 pub(crate) use sections::DEFAULT_ROTATE;
@@ -59,6 +61,20 @@ pub enum Role {
     Machine,
     /// Follows feeds, requests access, pulls, verifies, decrypts, exports.
     Buyer,
+    /// Carries connections between peers that cannot reach each other, and knows peers. Sees ciphertext only.
+    Relay,
+}
+
+impl Role {
+    /// As it is written in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Machine => "machine",
+            Self::Buyer => "buyer",
+            Self::Relay => "relay",
+        }
+    }
 }
 
 /// Everything that can be configured, checked.
@@ -110,10 +126,10 @@ impl Config {
     /// Reads the tree. With `agent`, the streams are those of peaq's agent's configuration.
     fn read(root: &Node, base: &Path, agent: Option<&agent::Topics>) -> Result<Self, ConfigError> {
         let section = Section::root(root)?;
-        let roles = section.need("roles", "a list of roles: machine, buyer")?;
+        let roles = section.need("roles", "a list of roles: machine, buyer, relay")?;
         let mut seen = Vec::new();
         roles.list(8, "a list of roles", |field| {
-            let role = field.one_of(&[("machine", Role::Machine), ("buyer", Role::Buyer)])?;
+            let role = field.one_of(&[("machine", Role::Machine), ("buyer", Role::Buyer), ("relay", Role::Relay)])?;
             if seen.contains(&role) {
                 return Err(field.conflict("is given twice"));
             }
@@ -121,9 +137,14 @@ impl Config {
             Ok(())
         })?;
         if seen.is_empty() {
-            return Err(roles.wrong("at least one of machine, buyer"));
+            return Err(roles.wrong("at least one of machine, buyer, relay"));
         }
-        let network = sections::network(section.get("network"))?;
+        let network_field = section.get("network");
+        let relay_field = match &network_field {
+            Some(field) => field.section()?.get("relay"),
+            None => None,
+        };
+        let network = sections::network(network_field)?;
         let store = sections::store(section.get("store"))?;
         let control = sections::control(section.get("control"), base)?;
         let metrics = metrics::metrics(section.get("metrics"))?;
@@ -149,6 +170,7 @@ impl Config {
         section.finish()?;
         for (field, empty, role, name) in [
             (ros2_field, ros2.is_none(), Role::Machine, "machine"),
+            (relay_field, false, Role::Relay, "relay"),
             (peaq_field, peaq.orchestration.is_none(), Role::Machine, "machine"),
             (streams_field, streams.is_empty(), Role::Machine, "machine"),
             (follow_field, follow.is_empty(), Role::Buyer, "buyer"),

@@ -12,39 +12,51 @@
 //! ```
 
 mod addresses;
+mod autonat;
 mod behaviour;
+mod buckets;
 mod client;
 mod config;
 mod error;
 mod event;
 mod frame;
+mod guard;
+mod kad;
 mod lone;
 mod meter;
 mod muxer;
+mod nudge;
 mod pull;
 mod pull_client;
 mod pull_server;
+mod reachability;
+mod relay_server;
 mod reputation;
+mod reservations;
 mod room;
+mod scope;
 mod streams;
 mod swarm;
 mod task;
 mod tls;
 mod topics;
+mod wanted;
 
 pub use client::{Client, PeaqStreams};
-pub use config::{AddressCaps, ConnectionCaps, NetConfig, QueueCaps};
+pub use config::{AddressCaps, ConnectionCaps, NetConfig, QueueCaps, RelayCaps};
 pub use error::{DialFailure, NetError, PublishError, RequestError, StartError, SubscribeError};
 pub use event::{
-    Acceptance, GossipMessage, InboundRequest, NetEvents, NetStats, PeerEvent, PeerInfo, PublishOutcome, RespondError,
-    Responder, Transport,
+    Acceptance, GossipMessage, InboundRequest, NetEvents, NetStats, Path, PeerEvent, PeerInfo, PublishOutcome,
+    ReachReport, Relaying, RespondError, Responder, Translation, Transport, Upgrade, Upnp,
 };
 pub use frame::FrameError;
 pub use lone::{Lone, LoneError, open_lone};
 pub use meter::{NetTimings, PulledStats, RequestStats};
 pub use pull_client::{PullClient, PullError, PullItem, PullOptions, Wanted};
 pub use pull_server::{ChunkLookup, ChunkProvider, PullServer, PullServerConfig, PullServerError, PullServerStats};
+pub use reachability::{AddressState, OwnAddress, Reach};
 pub use reputation::Offence;
+pub use reservations::{RelayReservation, ReservationState};
 pub use task::start;
 
 // The types of libp2p that appear in our signatures.

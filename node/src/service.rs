@@ -58,12 +58,12 @@ use self::{
     sync_server::SyncServer,
 };
 use crate::{
-    buyer::{Buyer, BuyerOptions, FeedLink},
+    buyer::{Buyer, BuyerOptions, FeedLink, MAX_LINK_ADDRS},
     config::{Config, Role, Ros2Config},
     durations::Durations,
     home::{Home, HomeLock, MachineKeys, Passphrase},
     machine::{Clock, Machine, MachineOptions, system_clock},
-    net::{self, Client, Multiaddr, NetError, NetEvents, PullServer},
+    net::{self, AddressState, Client, Multiaddr, NetError, NetEvents, PullServer},
     peaq::{
         Deliveries, Parties,
         orchestration::{Orchestration, OrchestrationParts, desk::PeerDesk},
@@ -396,8 +396,9 @@ impl Node {
         &self.inner.stopping
     }
 
-    /// Links to pass the machine's feed on with, the most useful first: configured addresses, then those that others may
-    /// reach, and loopback addresses only where there is nothing else. Empty without the role machine.
+    /// Links to pass the machine's feed on with, the most useful first: one with all addresses under which others are known to
+    /// reach it (configured, tested, through relays), then those that others may reach, and loopback addresses only where there
+    /// is nothing else. Empty without the role machine.
     ///
     /// # Errors
     ///
@@ -406,18 +407,25 @@ impl Node {
         if self.inner.machine.is_none() {
             return Ok(Vec::new());
         }
-        let me = self.inner.net.peer_id();
-        let mut addrs: Vec<Multiaddr> = Vec::new();
-        for addr in &self.inner.config.network.external {
-            let whole = matches!(addr.iter().last(), Some(Protocol::P2p(_)));
-            addrs.push(if whole { addr.clone() } else { addr.clone().with(Protocol::P2p(me)) });
-        }
+        let reach = self.inner.net.reach().await?;
+        let me = Protocol::P2p(self.inner.net.peer_id());
+        let direct = reach.addresses.into_iter().filter(|own| {
+            matches!(own.state, AddressState::Configured | AddressState::Mapped | AddressState::Reachable)
+        });
+        let direct = direct.map(|own| own.address.with(me.clone()));
+        let circuits = reach.relays.into_iter().filter_map(|relay| relay.circuit);
+        let known: Vec<Multiaddr> = direct.chain(circuits).take(MAX_LINK_ADDRS).collect();
         let (near, far): (Vec<_>, Vec<_>) = self.inner.net.listen_addrs().await?.into_iter().partition(is_loopback);
-        addrs.extend(far);
-        if addrs.is_empty() {
-            addrs = near;
+        let mut links = Vec::new();
+        if !known.is_empty() {
+            links.push(FeedLink::new(self.inner.did, known.clone()));
         }
-        Ok(addrs.into_iter().map(|addr| FeedLink::new(self.inner.did, vec![addr])).collect())
+        let others = far.into_iter().filter(|addr| !known.contains(addr));
+        links.extend(others.map(|addr| FeedLink::new(self.inner.did, vec![addr])));
+        if links.is_empty() {
+            links.extend(near.into_iter().map(|addr| FeedLink::new(self.inner.did, vec![addr])));
+        }
+        Ok(links)
     }
 
     /// How the node stands. What cannot be read is left out, and a warning says so.

@@ -7,6 +7,8 @@
 mod agent;
 #[path = "cli_suite/control.rs"]
 mod control;
+#[path = "cli_suite/doctor.rs"]
+mod doctor;
 #[path = "cli_suite/life.rs"]
 mod life;
 #[path = "cli_suite/offline.rs"]

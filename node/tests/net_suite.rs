@@ -7,6 +7,7 @@ mod net_suite {
     mod addresses;
     mod gossip;
     mod pull;
+    mod relay;
     mod requests;
     mod support;
 }

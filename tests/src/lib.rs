@@ -3,7 +3,7 @@
 //!
 //! Nodes are driven as a person would drive them, by commands and the control socket. Nothing here waits by sleeping for a
 //! time that should do: states are polled until they are reached, or a deadline names what did not come. Nothing sends a
-//! packet beyond loopback.
+//! packet beyond loopback, or beyond the network namespaces that a test has made.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test ends where something is wrong")]
 
@@ -13,6 +13,7 @@ pub mod disk;
 pub mod home;
 pub mod http;
 pub mod lines;
+pub mod netns;
 pub mod node;
 pub mod openmetrics;
 pub mod orchestration;

@@ -10,14 +10,23 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 /// # Panics
 ///
 /// With `what` when [`PATIENCE`] is over.
-pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    until_within(what, PATIENCE, look).await
+}
+
+/// As [`until`], for what takes its time by itself.
+///
+/// # Panics
+///
+/// With `what` when `patience` is over.
+pub async fn until_within<T>(what: &str, patience: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     let mut wait = Duration::from_millis(2);
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "after {} s still waiting: {what}", PATIENCE.as_secs());
+        assert!(Instant::now() < deadline, "after {} s still waiting: {what}", patience.as_secs());
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_millis(200));
     }

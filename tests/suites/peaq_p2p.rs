@@ -10,6 +10,8 @@ mod crowds;
 mod false_sellers;
 #[path = "peaq_p2p/official.rs"]
 mod official;
+#[path = "peaq_p2p/restarts.rs"]
+mod restarts;
 #[path = "peaq_p2p/strangers.rs"]
 mod strangers;
 

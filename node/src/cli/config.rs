@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{CliError, Context, Exit, Table};
-use crate::config::{Compression, Config, FieldRules, Mode, Policy, Role, RulesError, show_bytes};
+use crate::config::{Compression, Config, FieldRules, Mode, Policy, RulesError, show_bytes};
 
 /// `tributary config`
 #[derive(Debug, Subcommand)]
@@ -71,14 +71,7 @@ fn report(config: &Config) -> Report {
     });
     Report {
         valid: true,
-        roles: config
-            .roles
-            .iter()
-            .map(|role| match role {
-                Role::Machine => "machine",
-                Role::Buyer => "buyer",
-            })
-            .collect(),
+        roles: config.roles.iter().map(|role| role.name()).collect(),
         streams: streams.collect(),
         follow: config.follow.iter().map(|follow| follow.machine.to_string()).collect(),
         notices: config.notices.iter().map(ToString::to_string).collect(),

@@ -32,12 +32,24 @@ enum RoleArg {
     Machine,
     /// Gets data
     Buyer,
+    /// Carries connections between peers that cannot reach each other
+    Relay,
 }
 
 const HEAD: &str = "\
 # Configuration of this Tributary node. Check it with `tributary config check`.
 # Every key is described in examples/tributary.yaml; a key that is not there has its default.
 
+";
+
+const NETWORK: &str = "
+network:
+  listen: [/ip4/0.0.0.0/tcp/4600, /ip4/0.0.0.0/udp/4600/quic-v1]
+  # Behind a NAT: the relay through which others reach this node until they have a direct connection.
+#  relays: [/ip4/192.0.2.7/tcp/4600/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5]
+  # Find peers on the local network, and be found by them; have the router forward the ports.
+#  discovery: { mdns: true }
+#  nat: { upnp: true }
 ";
 
 const MACHINE: &str = "
@@ -61,14 +73,14 @@ follow: []
 
 fn config_text(roles: &[RoleArg]) -> String {
     let has = |role| roles.contains(&role);
-    let names: Vec<&str> = [(RoleArg::Machine, "machine"), (RoleArg::Buyer, "buyer")]
+    let names: Vec<&str> = [(RoleArg::Machine, "machine"), (RoleArg::Buyer, "buyer"), (RoleArg::Relay, "relay")]
         .iter()
         .filter(|(role, _)| has(*role))
         .map(|(_, name)| *name)
         .collect();
     let (machine, buyer) = (has(RoleArg::Machine), has(RoleArg::Buyer));
     let mut text = format!("{HEAD}roles: [{}]\n", names.join(", "));
-    text.push_str("\nnetwork:\n  listen: [/ip4/0.0.0.0/tcp/4600, /ip4/0.0.0.0/udp/4600/quic-v1]\n");
+    text.push_str(NETWORK);
     text.push_str(if machine { MACHINE } else { "" });
     text.push_str(if buyer { BUYER } else { "" });
     text
@@ -76,7 +88,10 @@ fn config_text(roles: &[RoleArg]) -> String {
 
 /// What to do with a new home.
 fn next(roles: &[RoleArg], config: &Path) -> String {
-    if roles.contains(&RoleArg::Machine) {
+    if roles == [RoleArg::Relay] {
+        "Next: start the node with `tributary run`. Others name it under `network.relays`: the addresses that `run` prints."
+            .to_owned()
+    } else if roles.contains(&RoleArg::Machine) {
         format!("Next: write your streams into {} and run `tributary config check`.", config.display())
     } else {
         "Next: start the node with `tributary run`, and follow a machine with `tributary subscribe LINK` in another terminal."
@@ -127,7 +142,9 @@ mod tests {
 
     #[test]
     fn the_first_configuration_is_valid_for_every_role() {
-        for roles in [&[RoleArg::Machine][..], &[RoleArg::Buyer], &[RoleArg::Buyer, RoleArg::Machine]] {
+        for roles in
+            [&[RoleArg::Machine][..], &[RoleArg::Buyer], &[RoleArg::Relay], &[RoleArg::Buyer, RoleArg::Machine]]
+        {
             let text = config_text(roles);
             let config = Config::parse(&text, "config.yaml", Path::new(""), &Overrides::none()).expect("valid");
             assert_eq!(config.roles.len(), roles.len(), "{text}");

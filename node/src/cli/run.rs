@@ -9,7 +9,7 @@ use tributary_protocol::ids::Did;
 
 use super::{CliError, Context, Exit, reach::told, supervisor};
 use crate::{
-    config::Config,
+    config::{Config, Role},
     control::{
         self, ControlListener,
         api::{Code, Problem},
@@ -45,7 +45,7 @@ enum RunEvent<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         link: Option<&'a str>,
         links: &'a [String],
-        listen: Vec<String>,
+        listen: &'a [String],
         control: PathBuf,
         /// Where metrics and health are offered; missing where they are not.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,18 +127,19 @@ async fn run_node(options: NodeOptions, socket: PathBuf, context: &Context) -> R
         tokio::pin!(serving);
         let links = node.links().await.map_err(|error| CliError::from(Problem::of(Code::Network, &error)))?;
         let links: Vec<String> = links.iter().map(ToString::to_string).collect();
-        let listen = node.net().listen_addrs().await.unwrap_or_default().iter().map(ToString::to_string).collect();
+        let listen: Vec<String> =
+            node.net().listen_addrs().await.unwrap_or_default().iter().map(ToString::to_string).collect();
         let ready = RunEvent::Ready {
             did: node.did(),
             peer_id: node.net().peer_id().to_string(),
             link: links.first().map(String::as_str),
             links: &links,
-            listen,
+            listen: &listen,
             control: socket.clone(),
             metrics: metrics_addr,
             pid: std::process::id(),
         };
-        output.event(&ready, || human(&node, &links, &socket))?;
+        output.event(&ready, || human(&node, &links, &listen, &socket))?;
         supervisor::ready();
         let reason = tokio::select! {
             () = &mut serving => "the control socket ended",
@@ -203,7 +204,7 @@ async fn ros_ended(node: &Node) {
     }
 }
 
-fn human(node: &Node, links: &[String], socket: &std::path::Path) -> String {
+fn human(node: &Node, links: &[String], listen: &[String], socket: &std::path::Path) -> String {
     let mut text = format!("{} is running.\n", node.did());
     if let Some(link) = links.first() {
         text.push_str(&format!("\nGive this link to whoever should follow its feed:\n  {link}\n"));
@@ -211,6 +212,10 @@ fn human(node: &Node, links: &[String], socket: &std::path::Path) -> String {
             text.push_str("or, from elsewhere:\n");
             links[1..].iter().for_each(|link| text.push_str(&format!("  {link}\n")));
         }
+    }
+    if node.config().has_role(Role::Relay) {
+        text.push_str("\nNodes that want to be reached through this relay name one of these under `network.relays`:\n");
+        listen.iter().for_each(|addr| text.push_str(&format!("  {addr}\n")));
     }
     text.push_str(&format!("\nCommands reach it through {}. Stop it with Ctrl-C.", socket.display()));
     text

@@ -1,9 +1,9 @@
 //! `tributary status` and `tributary peers`: how the node stands.
 
-use super::{CliError, Context, Table, reach::block_on, show};
+use super::{CliError, Context, Table, doctor::path_of, reach::block_on, show};
 use crate::{
     control::api::NodeStatus,
-    service::status::{InboundStatus, SourceState, SubscriptionState},
+    service::status::{InboundStatus, Reach, ReachStatus, ReservationState, SourceState, SubscriptionState},
 };
 
 fn ask(context: &Context) -> Result<NodeStatus, CliError> {
@@ -29,19 +29,48 @@ fn inbound(inbound: &InboundStatus) -> String {
     text
 }
 
+/// "directly", "through 1 relay", "not known yet (tributary doctor)".
+fn reached(reach: &ReachStatus) -> String {
+    let reserved = reach.relays.iter().filter(|relay| relay.state == ReservationState::Reserved).count() as u64;
+    let direct = match reach.reach {
+        Reach::Reachable => "directly",
+        Reach::Unreachable => "not directly",
+        Reach::Unknown => "directly or not is not known yet",
+    };
+    let mut text = direct.to_owned();
+    if reserved > 0 {
+        text.push_str(&format!(", through {}", show::some(reserved, "relay")));
+    }
+    if reach.reach != Reach::Reachable {
+        text.push_str(" (tributary doctor)");
+    }
+    text
+}
+
 pub(super) fn status(context: &Context) -> Result<(), CliError> {
     let status = ask(context)?;
     context.output.document(&status, |out| {
+        let relayed = status.peers.iter().filter(|peer| !peer.direct).count() as u64;
+        let peers = match relayed {
+            0 => status.peers.len().to_string(),
+            relayed => format!("{}, {} of them through a relay", status.peers.len(), show::count(relayed)),
+        };
         let mut table = Table::new();
         table
             .row(["peaqID", &status.did.to_string()])
             .row(["roles", &status.roles.join(", ")])
             .row(["running for", &show::age(status.uptime_s.saturating_mul(1000))])
-            .row(["peers", &status.peers.len().to_string()])
+            .row(["peers", &peers])
+            .row(["reached", &reached(&status.reach)])
             .row(["inbound", &inbound(&status.inbound)])
             .row(["version", &status.version]);
         if let Some(incarnation) = status.incarnation {
             table.row(["incarnation", &incarnation.to_string()]);
+        }
+        if let Some(relaying) = &status.reach.relaying {
+            let (peers, circuits) =
+                (show::some(relaying.reservations, "peer"), show::some(relaying.circuits, "connection"));
+            table.row(["relays for", &format!("{peers}, {circuits}, {} refused", show::count(relaying.refused))]);
         }
         for link in &status.links {
             table.row(["feed link", link]);
@@ -171,12 +200,12 @@ pub(super) fn peers(context: &Context) -> Result<(), CliError> {
             return writeln!(out, "No peer is connected.");
         }
         let mut table = Table::new();
-        table.row(["PEER", "ADDRESS", "OVER", "WHO", "ROUND TRIP", "SCORE"]);
+        table.row(["PEER", "ADDRESS", "PATH", "WHO", "ROUND TRIP", "SCORE"]);
         for peer in &peers {
             table.row([
                 peer.peer.clone(),
                 peer.addr.clone(),
-                peer.transport.clone(),
+                path_of(peer),
                 if peer.inbound { "dialled us" } else { "dialled by us" }.to_owned(),
                 peer.rtt_ms.map_or_else(|| "-".to_owned(), |rtt| format!("{rtt} ms")),
                 format!("{:.0}", peer.score),

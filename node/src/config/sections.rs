@@ -10,11 +10,13 @@ use tributary_protocol::ids::Did;
 
 use super::{
     error::ConfigError,
+    reaching::{self, DiscoveryConfig, NatConfig},
     reader::{Field, Section},
     resolve,
     stream::{Retention, retention},
 };
 use crate::buyer::{JoinPoint, SinkTerms, SubscriptionTerms};
+use crate::net::RelayCaps;
 
 const ADDRESS: &str = "a multiaddr such as /ip4/0.0.0.0/tcp/4600 or /ip4/0.0.0.0/udp/4600/quic-v1";
 const PEER: &str = "a multiaddr that ends in the peer's id, such as /ip4/192.0.2.7/tcp/4600/p2p/12D3Koo…";
@@ -30,6 +32,14 @@ pub struct NetworkConfig {
     pub external: Vec<Multiaddr>,
     /// Peers to connect to at the start and to stay connected to; each ends in `/p2p/<peer id>`.
     pub peers: Vec<Multiaddr>,
+    /// Relays that this node wants to be reached through; each ends in `/p2p/<peer id>`.
+    pub relays: Vec<Multiaddr>,
+    /// What this node does for others with the role relay, at most.
+    pub relay: RelayCaps,
+    /// How peers are found.
+    pub discovery: DiscoveryConfig,
+    /// What is done about a NAT.
+    pub nat: NatConfig,
     /// Bounds on what others can take.
     pub limits: Limits,
 }
@@ -149,6 +159,10 @@ pub(super) fn network(field: Option<Field<'_>>) -> Result<NetworkConfig, ConfigE
         listen: read!(section, "listen", default_listen(), addresses),
         external: read!(section, "external", Vec::new(), addresses),
         peers: read!(section, "peers", Vec::new(), peers),
+        relays: read!(section, "relays", Vec::new(), peers),
+        relay: reaching::relay(section.as_ref().and_then(|s| s.get("relay")))?,
+        discovery: reaching::discovery(section.as_ref().and_then(|s| s.get("discovery")), peers)?,
+        nat: reaching::nat(section.as_ref().and_then(|s| s.get("nat")))?,
         limits: limits(section.as_ref().and_then(|s| s.get("limits")))?,
     };
     section.map_or(Ok(()), Section::finish)?;

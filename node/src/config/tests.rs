@@ -92,6 +92,35 @@ fn the_buyers_example_is_valid() {
 }
 
 #[test]
+fn a_relay_has_limits_and_only_a_relay_has() {
+    let limits = "network: {relay: {circuits: 3, circuit_bytes: none, reservation_time: 2h}}";
+    let relay = parse(&format!("roles: [relay]\n{limits}")).expect("valid").network.relay;
+    assert_eq!((relay.circuits, relay.circuit_bytes, relay.reservation_time), (3, 0, Duration::from_secs(7200)));
+    assert_eq!(relay.reservations, crate::net::RelayCaps::default().reservations);
+    let message = error(&format!("roles: [buyer]\n{limits}"));
+    assert!(message.contains("`network.relay` needs the role `relay`"), "{message}");
+    for (text, expected) in [
+        ("relay: {circuits: 0}", "from 1 to 65536"),
+        ("relay: {circuit_time: 1s}", "from 1m to 30d"),
+        ("relay: {reservation_time: 1m}", "from 1h to 7d"),
+        ("relays: [/ip4/192.0.2.7/tcp/4600]", "`network.relays[0]`"),
+        ("discovery: {bootstrap: [/ip4/192.0.2.7/tcp/4600]}", "`network.discovery.bootstrap[0]`"),
+        ("discovery: {mdns: maybe}", "expected one of true, false"),
+        ("nat: {upnp: 1}", "expected one of true, false"),
+    ] {
+        let message = error(&format!("roles: [relay]\nnetwork: {{{text}}}"));
+        assert!(message.contains(expected), "{text}: {message}");
+    }
+}
+
+#[test]
+fn nothing_speaks_to_the_local_network_unless_it_is_told_to() {
+    let network = parse("roles: [buyer]").expect("valid").network;
+    assert!(!network.discovery.mdns && !network.nat.upnp);
+    assert!(network.discovery.kademlia && network.nat.autonat && network.nat.hole_punching);
+}
+
+#[test]
 fn a_subscription_that_could_not_work_is_refused() {
     const DID: &str = "did:peaq:0x27b1fdb04752bbc536007a920d24acb045561c26";
     let text = |follow: &str, subscription: &str| {
@@ -160,8 +189,8 @@ fn an_unknown_key_names_its_place_and_the_key_that_was_meant() {
 #[test]
 fn a_wrong_value_names_file_line_key_and_what_was_expected() {
     for (text, expected) in [
-        ("roles: [robot]", "test.yaml:1:9: `roles[0]` is \"robot\"; expected one of machine, buyer"),
-        ("roles: []", "test.yaml:1:8: `roles` is a list of 0; expected at least one of machine, buyer"),
+        ("roles: [robot]", "test.yaml:1:9: `roles[0]` is \"robot\"; expected one of machine, buyer, relay"),
+        ("roles: []", "test.yaml:1:8: `roles` is a list of 0; expected at least one of machine, buyer, relay"),
         ("roles: machine", "test.yaml:1:8: `roles` is \"machine\"; expected a list of roles"),
         (
             "roles: [buyer]\nstore: {quota: 10}",

@@ -28,7 +28,7 @@ pub use crate::{
     service::{
         access::{AuditEvent, AuditRecord, Given, Order, OrderRange, OrderState, Revocation},
         health::{Health, HealthProblem, Part},
-        status::NodeStatus,
+        status::{NodeStatus, PeerStatus, Reach, ReachStatus},
     },
 };
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// Bytes after which what was written so far begins to go to the disk.
-const FLUSH_EVERY: u64 = 16 << 20;
+const FLUSH_EVERY: u64 = 8 << 20;
 
 /// A file that is written under a temporary name in the target's directory and gets its name when it is complete and on the
 /// disk. Dropped before that, it is removed and the target stays as it was. A large file goes to the disk while it is written, so
@@ -145,5 +145,43 @@ impl Drop for AtomicFile {
         if self.file.take().is_some() {
             let _ = fs::remove_file(&self.temporary);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_told_the_flushing_thread_is_not_lost() {
+        // A device that cannot be made durable says so.
+        let device = File::open("/dev/null").unwrap();
+        assert!(device.sync_data().is_err());
+        let flusher = Flusher::start(&device).unwrap();
+        flusher.wanted.send(()).unwrap();
+        assert!(flusher.finish().is_err());
+        assert!(Flusher::start(&device).unwrap().finish().is_ok(), "nobody asked it");
+    }
+
+    #[test]
+    fn a_file_that_is_flushed_while_it_is_written_has_all_its_bytes_or_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let piece: Vec<u8> = (0..=u8::MAX).cycle().take(1_000_003).collect();
+        let pieces = usize::try_from(3 * FLUSH_EVERY).unwrap() / piece.len();
+        for commits in [false, true] {
+            let mut file = AtomicFile::create(&path).unwrap();
+            for _ in 0..pieces {
+                file.write_all(&piece).unwrap();
+            }
+            assert!(file.flusher.is_some());
+            if commits {
+                file.commit().unwrap();
+            } else {
+                drop(file);
+                assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+            }
+        }
+        assert!(fs::read(&path).unwrap() == piece.repeat(pieces));
     }
 }

@@ -34,7 +34,7 @@ use super::{
 
 /// Where a connection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Origin {
+pub(super) enum Origin {
     V4(Ipv4Addr),
     /// The first 64 bits.
     V6(u64),
@@ -44,7 +44,7 @@ enum Origin {
 
 impl Origin {
     /// `None` for what has no address: relayed connections, transports without IP.
-    fn of(address: &Multiaddr) -> Option<Self> {
+    pub(super) fn of(address: &Multiaddr) -> Option<Self> {
         if address.iter().any(|part| part == Protocol::P2pCircuit) {
             return None;
         }

@@ -4,18 +4,21 @@
 use std::{sync::Arc, time::Duration};
 
 use libp2p::{
-    StreamProtocol,
+    PeerId, StreamProtocol,
     allow_block_list::{self, AllowedPeers, BlockedPeers},
+    autonat,
     connection_limits::{self, ConnectionLimits},
+    dcutr,
     gossipsub::{
         self, MaxCountSubscriptionFilter, MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds,
         TopicScoreParams, ValidationMode,
     },
     identify,
     identity::Keypair,
-    memory_connection_limits, ping,
+    mdns, memory_connection_limits, ping, relay,
     request_response::{self, ProtocolSupport},
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
+    upnp,
 };
 
 use super::{
@@ -25,8 +28,13 @@ use super::{
     error::StartError,
     event::Counters,
     frame::FrameCodec,
+    guard::{Guarded, Terms},
+    kad::{Kad, kad},
     meter::Arrivals,
+    nudge::Nudge,
+    relay_server::RelayServer,
     room::Room,
+    scope::Scope,
     streams::Streams,
     topics::{self, FeedTopics},
 };
@@ -39,6 +47,8 @@ const GOSSIP_READ_AHEAD: usize = 8 << 10;
 const MAX_GOSSIP_IDS: usize = 1500;
 /// Requests under way on one connection, both directions.
 const STREAMS_PER_CONNECTION: usize = 64;
+/// A ping that takes longer is missed: more than what waits before it on a slow uplink takes.
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// Protocol family told to other nodes.
 const IDENTIFY_PROTOCOL: &str = "/tributary/1";
 
@@ -58,20 +68,40 @@ pub(super) struct Behaviour {
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
     pub(super) gossip: Gossip,
+    pub(super) nudge: Nudge,
     pub(super) sync: Requests,
     pub(super) access: Requests,
     pub(super) pull: Streams,
     pub(super) peaq: Streams,
+    pub(super) relay_client: relay::client::Behaviour,
+    pub(super) relay_server: Toggle<RelayServer>,
+    pub(super) dcutr: Toggle<Guarded<dcutr::Behaviour>>,
+    pub(super) dial_request: Streams,
+    pub(super) dial_back: Streams,
+    pub(super) autonat_server: Toggle<Guarded<autonat::v2::server::Behaviour>>,
+    pub(super) kad: Toggle<Guarded<Kad>>,
+    pub(super) mdns: Toggle<Guarded<mdns::tokio::Behaviour>>,
+    pub(super) upnp: Toggle<upnp::tokio::Behaviour>,
+}
+
+/// The behaviours of raw streams, each with a reader elsewhere.
+pub(super) struct RawStreams {
+    pub(super) pull: Streams,
+    pub(super) peaq: Streams,
+    pub(super) dial_request: Streams,
+    pub(super) dial_back: Streams,
 }
 
 impl Behaviour {
     pub(super) fn new(
         key: &Keypair,
         config: &NetConfig,
-        pull: Streams,
-        peaq: Streams,
+        streams: RawStreams,
+        relay_client: relay::client::Behaviour,
         counters: &Arc<Counters>,
     ) -> Result<Self, StartError> {
+        let me = key.public().to_peer_id();
+        let floor = Scope::floor(&config.listen);
         let mut blocked = allow_block_list::Behaviour::<BlockedPeers>::default();
         for peer in &config.block {
             blocked.block_peer(*peer);
@@ -93,8 +123,11 @@ impl Behaviour {
         let memory =
             (caps.memory_bytes > 0).then(|| memory_connection_limits::Behaviour::with_max_bytes(caps.memory_bytes));
         let identify = identify::Config::new(IDENTIFY_PROTOCOL.into(), key.public())
-            .with_agent_version(concat!("tributary/", env!("CARGO_PKG_VERSION")).into());
-        let ping = ping::Config::new().with_interval(config.ping_interval);
+            .with_agent_version(concat!("tributary/", env!("CARGO_PKG_VERSION")).into())
+            .with_push_listen_addr_updates(true)
+            // The task remembers what peers say of themselves, after a look at it.
+            .with_cache_size(0);
+        let ping = ping::Config::new().with_interval(config.ping_interval).with_timeout(PING_TIMEOUT);
         let sync = FrameCodec { max_request: MAX_SYNC_REQUEST, max_response: MAX_SYNC_RESPONSE };
         let access = FrameCodec { max_request: MAX_ACCESS_MESSAGE, max_response: MAX_ACCESS_MESSAGE };
         Ok(Self {
@@ -107,12 +140,59 @@ impl Behaviour {
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
             gossip: gossip(config, counters)?,
+            nudge: Nudge::new(),
             sync: requests(SYNC_PROTOCOL, sync, config.sync_timeout),
             access: requests(ACCESS_PROTOCOL, access, config.access_timeout),
-            pull,
-            peaq,
+            pull: streams.pull,
+            peaq: streams.peaq,
+            relay_client,
+            relay_server: config.relay.as_ref().map(|caps| RelayServer::new(me, caps)).into(),
+            dcutr: config.hole_punching.then(|| hole_punching(me, floor)).into(),
+            dial_request: streams.dial_request,
+            dial_back: streams.dial_back,
+            autonat_server: config.autonat_server.then(|| autonat_server(floor)).into(),
+            kad: config.kademlia.then(|| kademlia(me, config.relay.is_some(), floor)).into(),
+            mdns: if config.mdns { local_peers(me, floor) } else { None }.into(),
+            upnp: config.upnp.then(upnp::tokio::Behaviour::default).into(),
         })
     }
+}
+
+fn hole_punching(me: PeerId, floor: Scope) -> Guarded<dcutr::Behaviour> {
+    // Three attempts for each relayed connection. The total is slow on purpose: libp2p-dcutr 0.15 remembers every attempt for as
+    // long as the process lives, 16 bytes each.
+    let minute = Duration::from_secs(60);
+    let terms = Terms { floor, as_met: false, per_peer: (6, minute / 2), total: (64, Duration::from_secs(2)) };
+    Guarded::new(dcutr::Behaviour::new(me), terms)
+}
+
+fn autonat_server(floor: Scope) -> Guarded<autonat::v2::server::Behaviour> {
+    // A node has few addresses, and tests each every quarter of an hour.
+    let terms =
+        Terms { floor, as_met: true, per_peer: (16, Duration::from_secs(30)), total: (64, Duration::from_millis(500)) };
+    Guarded::new(autonat::v2::server::Behaviour::default(), terms)
+}
+
+fn kademlia(me: PeerId, server: bool, floor: Scope) -> Guarded<Kad> {
+    // A lookup asks some tens of peers.
+    let terms = Terms {
+        floor,
+        as_met: false,
+        per_peer: (4, Duration::from_secs(15)),
+        total: (256, Duration::from_millis(100)),
+    };
+    Guarded::new(kad(me, server), terms)
+}
+
+/// Looks for peers on the local network, where it can.
+pub(super) fn local_peers(me: PeerId, floor: Scope) -> Option<Guarded<mdns::tokio::Behaviour>> {
+    // It dials nobody by itself; what it knows is looked at before it is dialled.
+    let minute = Duration::from_secs(60);
+    let terms = Terms { floor, as_met: false, per_peer: (1, minute), total: (1, minute) };
+    mdns::tokio::Behaviour::new(mdns::Config::default(), me)
+        .inspect_err(|error| tracing::warn!(%error, "peers on the local network cannot be looked for"))
+        .ok()
+        .map(|mdns| Guarded::new(mdns, terms))
 }
 
 fn requests(protocol: &'static str, codec: FrameCodec, timeout: Duration) -> Requests {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ACCESS_PROTOCOL, MAX_ACCESS_MESSAGE, MAX_GOSSIP_MESSAGE, MAX_SYNC_REQUEST, PULL_PROTOCOL, SYNC_PROTOCOL,
     error::{DialFailure, NetError, PublishError, RequestError, SubscribeError},
-    event::{Acceptance, Counters, NetStats, PeerEvent, PeerInfo, PublishOutcome, Which},
+    event::{Acceptance, Counters, NetStats, PeerEvent, PeerInfo, PublishOutcome, ReachReport, Which},
     frame::FrameError,
     meter::NetTimings,
     reputation::Offence,
@@ -36,6 +36,7 @@ pub(super) enum Command {
     OpenPull(PeerId, Opened),
     Keep(PeerId),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
+    Reach(oneshot::Sender<ReachReport>),
     Ban(PeerId),
     Unban(PeerId),
     Penalize(PeerId, Offence),
@@ -109,7 +110,8 @@ impl Client {
         self.peer_id
     }
 
-    /// The addresses this node listens on, each ending in `/p2p/<our id>`, ready to be given to others.
+    /// The addresses this node listens on, each ending in `/p2p/<our id>`, ready to be given to others; places at relays are not
+    /// among them, see [`Client::reach`].
     pub async fn listen_addrs(&self) -> Result<Vec<Multiaddr>, NetError> {
         self.ask(Command::ListenAddrs).await
     }
@@ -119,7 +121,8 @@ impl Client {
         self.ask(|back| Command::Dial(address, back)).await?
     }
 
-    /// Makes sure there is a connection to `peer`, trying `addresses` and those already known.
+    /// Makes sure there is a connection to `peer`, trying `addresses` and those already known; where they lead nowhere, other
+    /// peers are asked for newer ones. A peer that is lost within five minutes is dialled again.
     pub async fn connect(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), DialFailure> {
         self.ask(|back| Command::Connect(peer, addresses, back)).await?.map(drop)
     }
@@ -189,6 +192,11 @@ impl Client {
     /// The connected peers.
     pub async fn peers(&self) -> Result<Vec<PeerInfo>, NetError> {
         self.ask(Command::Peers).await
+    }
+
+    /// How this node can be reached, and how it reaches others.
+    pub async fn reach(&self) -> Result<ReachReport, NetError> {
+        self.ask(Command::Reach).await
     }
 
     /// Peers coming and going from now on. A reader that falls behind loses the oldest events and is told how many.

@@ -44,6 +44,24 @@ pub struct NetConfig {
     pub ban_time: Duration,
     /// Whether QUIC addresses get a head start over TCP addresses of the same peer (Happy Eyeballs, RFC 8305).
     pub smart_dial: bool,
+    /// Addresses under which others reach this node, as its operator has set them up; told to peers as they are.
+    pub external: Vec<Multiaddr>,
+    /// Relays to be reached through; each address ends in `/p2p/<relay>`.
+    pub relays: Vec<Multiaddr>,
+    /// Whether this node is a relay for others, and how much of one.
+    pub relay: Option<RelayCaps>,
+    /// Whether peers are asked to test our addresses (AutoNAT v2).
+    pub autonat_client: bool,
+    /// Whether addresses of peers are tested for them.
+    pub autonat_server: bool,
+    /// Whether relayed connections are replaced by direct ones where holes can be punched (DCUtR).
+    pub hole_punching: bool,
+    /// Whether peers are found by their id through other peers (Kademlia).
+    pub kademlia: bool,
+    /// Whether peers on the local network are looked for, and connected to (mDNS).
+    pub mdns: bool,
+    /// Whether the router is asked to forward our ports (UPnP).
+    pub upnp: bool,
 }
 
 impl Default for NetConfig {
@@ -65,6 +83,55 @@ impl Default for NetConfig {
             access_busy: AccessReply::Busy { retry_ms: RETRY_MS }.encode().unwrap_or_default(),
             ban_time: Duration::from_secs(600),
             smart_dial: true,
+            external: Vec::new(),
+            relays: Vec::new(),
+            relay: None,
+            autonat_client: true,
+            autonat_server: true,
+            hole_punching: true,
+            kademlia: true,
+            mdns: false,
+            upnp: false,
+        }
+    }
+}
+
+/// What a relay does for others, at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayCaps {
+    /// Peers that are reached through this node at a time.
+    pub reservations: usize,
+    /// Of these, reservations of one peer, over several connections; at least 1.
+    pub reservations_per_peer: usize,
+    /// How long a reservation holds before it must be renewed; it ends with the peer's connection in any case. The peer renews by
+    /// its own clock when three quarters are over (the protocol names a time of day), so its clock may be behind ours by a
+    /// third of this, and ahead by all of it.
+    pub reservation_time: Duration,
+    /// Connections through this node at a time.
+    pub circuits: usize,
+    /// Of these, those that one peer began; at least 1.
+    pub circuits_per_peer: usize,
+    /// Connections that one peer may begin in an hour; at least 1.
+    pub circuits_per_hour: u32,
+    /// A connection ends after this time; it is then begun anew by those who need it.
+    pub circuit_time: Duration,
+    /// A connection ends after so many bytes, both directions together; 0 for no limit.
+    pub circuit_bytes: u64,
+}
+
+impl Default for RelayCaps {
+    /// libp2p's own end a connection after two minutes or 128 KiB, which is enough to punch a hole and for nothing else. Where no
+    /// hole can be punched, a relay carries whole datasets.
+    fn default() -> Self {
+        Self {
+            reservations: 128,
+            reservations_per_peer: 2,
+            reservation_time: Duration::from_secs(24 * 3600),
+            circuits: 64,
+            circuits_per_peer: 8,
+            circuits_per_hour: 60,
+            circuit_time: Duration::from_secs(6 * 3600),
+            circuit_bytes: 8 << 30,
         }
     }
 }

@@ -15,6 +15,8 @@ use super::{
     error::NetError,
     frame::FrameError,
     meter::{PullMeter, PulledStats, RequestMeter, RequestStats},
+    reachability::{OwnAddress, Reach},
+    reservations::RelayReservation,
 };
 
 /// The queues through which the network hands things on. Each is bounded ([`super::QueueCaps`]) and has one reader.
@@ -160,8 +162,8 @@ pub enum PeerEvent {
     Banned(PeerId),
 }
 
-/// What carries a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+/// What carries a connection; for a relayed one, its part up to the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
     /// TCP with TLS or Noise, and Yamux.
@@ -213,10 +215,108 @@ pub struct PeerInfo {
     pub transport: Transport,
     /// Last measured round trip.
     pub rtt: Option<Duration>,
-    /// Connections to it, at least 1.
-    pub connections: usize,
+    /// All connections to it, direct ones first; at least one.
+    pub paths: Vec<Path>,
+    /// The last attempt to replace a relayed connection by a direct one, if there was one.
+    pub upgrade: Option<Upgrade>,
     /// Its gossip score; 0 is neutral, below -80 it is not listened to.
     pub score: f64,
+}
+
+/// One connection to a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path {
+    /// The peer's address on it; only its id where it came to us through a relay.
+    pub addr: Multiaddr,
+    /// Whether it goes through no relay.
+    pub direct: bool,
+    /// The relay it goes through.
+    pub relay: Option<PeerId>,
+    /// What carries it.
+    pub transport: Transport,
+    /// Whether the peer dialled us.
+    pub inbound: bool,
+    /// Last measured round trip.
+    pub rtt: Option<Duration>,
+}
+
+/// An attempt to replace a relayed connection by a direct one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgrade {
+    /// How long ago it ended.
+    pub ago: Duration,
+    /// Why it failed; `None` if it succeeded.
+    pub error: Option<String>,
+}
+
+/// How the addresses of this node look from outside.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Translation {
+    /// Too few peers on the Internet have said where they see us.
+    #[default]
+    Unknown,
+    /// Peers see an address that this node has itself.
+    None,
+    /// A NAT stands between, and all peers see the same port: holes can be punched.
+    SamePort,
+    /// A NAT stands between, and each peer sees another port ("symmetric"): holes can hardly be punched.
+    PortPerPeer,
+}
+
+/// How this node can be reached, and how it reaches others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReachReport {
+    /// Whether others reach it directly.
+    pub reach: Reach,
+    /// Its addresses and what is known about them.
+    pub addresses: Vec<OwnAddress>,
+    /// Connected peers that can test addresses.
+    pub testers: usize,
+    /// What peers see of its address.
+    pub translation: Translation,
+    /// Its places at relays.
+    pub relays: Vec<RelayReservation>,
+    /// What it does as a relay; `None` if it is none.
+    pub relaying: Option<Relaying>,
+    /// Whether holes are punched.
+    pub hole_punching: bool,
+    /// Peers in the routing table; `None` without Kademlia.
+    pub routing_peers: Option<usize>,
+    /// Whether peers on the local network are looked for.
+    pub mdns: bool,
+    /// What the router said; `None` where it is not asked.
+    pub upnp: Option<Upnp>,
+}
+
+/// What this node does as a relay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Relaying {
+    /// Peers that are reached through it now.
+    pub reservations: u64,
+    /// Connections that go through it now.
+    pub circuits: u64,
+    /// Connections that went through it since the start.
+    pub circuits_served: u64,
+    /// Reservations and connections refused since the start.
+    pub refused: u64,
+}
+
+/// What the router said when it was asked to forward ports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Upnp {
+    /// Nothing yet.
+    #[default]
+    Searching,
+    /// There is no router that can be asked.
+    NoRouter,
+    /// The router is behind a NAT itself.
+    NoPublicAddress,
+    /// It forwards at least one port.
+    Mapped,
+    /// It forwarded, and does so no longer.
+    Lost,
 }
 
 /// Counters since the network started, and what there is now.

@@ -128,3 +128,76 @@ pub async fn open_lone(
     };
     timeout(limit, connect).await.unwrap_or_else(|_| Err(LoneError::Timeout { address: address.clone(), limit }))
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::{AsyncReadExt as _, AsyncWriteExt as _};
+    use libp2p::{Swarm, identity::Keypair};
+
+    use super::*;
+    use crate::net::streams::Incoming;
+
+    const ECHO: &str = "/echo";
+    const SOON: Duration = Duration::from_secs(60);
+
+    /// A peer that secures connections in one way only.
+    macro_rules! peer {
+        ($security:expr) => {{
+            let serving = Arc::new(AtomicBool::new(true));
+            let (streams, incoming) = Streams::new(ECHO, 1, serving, Arc::new(Counters::default()));
+            let swarm = SwarmBuilder::with_new_identity()
+                .with_tokio()
+                .with_tcp(tcp::Config::default(), $security, muxer::Config::default)
+                .unwrap()
+                .with_behaviour(|_| streams)
+                .unwrap()
+                .with_swarm_config(|config| config.with_idle_connection_timeout(SOON))
+                .build();
+            (swarm, incoming)
+        }};
+    }
+
+    /// What an open stream brings back from it.
+    async fn echo((mut swarm, mut incoming): (Swarm<Streams>, Incoming)) -> Result<[u8; 4], LoneError> {
+        swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+        let address = loop {
+            if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+                break address.with(Protocol::P2p(*swarm.local_peer_id()));
+            }
+        };
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = swarm.select_next_some() => {}
+                    Some((_, mut stream)) = incoming.recv() => {
+                        tokio::spawn(async move {
+                            let mut said = [0; 4];
+                            stream.read_exact(&mut said).await.unwrap();
+                            stream.write_all(&said).await.unwrap();
+                            stream.close().await.unwrap();
+                        });
+                    }
+                }
+            }
+        });
+        let (mut stream, _lone) = open_lone(address, ECHO, SOON).await?;
+        stream.write_all(b"said").await.unwrap();
+        stream.flush().await.unwrap();
+        let mut heard = [0; 4];
+        stream.read_exact(&mut heard).await.unwrap();
+        Ok(heard)
+    }
+
+    #[tokio::test]
+    async fn a_node_is_met_in_tls_and_whoever_has_noise_in_noise() {
+        assert_eq!(&echo(peer!(tls::Config::new)).await.unwrap(), b"said");
+        assert_eq!(&echo(peer!(noise::Config::new)).await.unwrap(), b"said");
+    }
+
+    #[tokio::test]
+    async fn the_tls_of_other_programs_is_not_offered() {
+        let stock = |key: &Keypair| libp2p::tls::Config::new(key);
+        let refused = echo(peer!(stock)).await;
+        assert!(matches!(refused, Err(LoneError::Unreachable { .. })), "{refused:?}");
+    }
+}

@@ -13,7 +13,7 @@ use std::{
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
-    gossipsub,
+    gossipsub, relay,
     request_response::{self, Message},
     swarm::{
         CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
@@ -50,6 +50,11 @@ pub(super) fn actor(event: &BehaviourEvent) -> Option<PeerId> {
         | BehaviourEvent::Access(request_response::Event::Message { peer, message: Message::Request { .. }, .. }) => {
             Some(*peer)
         }
+        // Who is reached through us, and who reaches others.
+        BehaviourEvent::RelayServer(
+            relay::Event::ReservationReqAccepted { src_peer_id, .. }
+            | relay::Event::CircuitReqAccepted { src_peer_id, .. },
+        ) => Some(*src_peer_id),
         _ => None,
     }
 }

@@ -15,23 +15,28 @@ use libp2p::{
 };
 
 use super::{
-    behaviour::Behaviour, config::NetConfig, error::StartError, event::Counters, muxer, streams::Streams, tls,
+    behaviour::{Behaviour, RawStreams},
+    config::NetConfig,
+    error::StartError,
+    event::Counters,
+    muxer, tls,
 };
 
+/// A connection must stand within this time, handshakes included. Less than the 10 s in which libp2p's server of AutoNAT must have
+/// dialled, or it would never say that an address does not answer.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(8);
 /// A listener must have its address within this time.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn build(
     key: Keypair,
     config: &NetConfig,
-    streams: Streams,
-    peaq: Streams,
+    streams: RawStreams,
     counters: &Arc<Counters>,
 ) -> Result<Swarm<Behaviour>, StartError> {
     fn setup<E: std::fmt::Display>(part: &'static str) -> impl FnOnce(E) -> StartError {
         move |error| StartError::Setup { part, reason: error.to_string() }
     }
-    let behaviour = Behaviour::new(&key, config, streams, peaq, counters)?;
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_tcp(tcp::Config::default().nodelay(true), (tls::Config::new, noise::Config::new), muxer::Config::default)
@@ -41,14 +46,21 @@ pub(super) fn build(
         let swarm = swarm.with_idle_connection_timeout(config.idle_timeout);
         if config.smart_dial { swarm.with_smart_dial() } else { swarm }
     };
+    let behaviour = |key: &Keypair, relay| Behaviour::new(key, config, streams, relay, counters).map_err(Into::into);
     // A robot without a resolver must still start: it then knows no `/dns` addresses.
     if Path::new("/etc/resolv.conf").exists() {
         let builder = builder.with_dns().map_err(setup("DNS"))?;
-        let builder = builder.with_behaviour(|_| behaviour).map_err(setup("protocols"))?;
-        Ok(builder.with_swarm_config(swarm_config).build())
+        let builder = builder
+            .with_relay_client((tls::Config::new, noise::Config::new), muxer::Config::default)
+            .map_err(setup("TLS and Noise"))?;
+        let builder = builder.with_behaviour(behaviour).map_err(setup("protocols"))?;
+        Ok(builder.with_swarm_config(swarm_config).with_connection_timeout(CONNECTION_TIMEOUT).build())
     } else {
-        let builder = builder.with_behaviour(|_| behaviour).map_err(setup("protocols"))?;
-        Ok(builder.with_swarm_config(swarm_config).build())
+        let builder = builder
+            .with_relay_client((tls::Config::new, noise::Config::new), muxer::Config::default)
+            .map_err(setup("TLS and Noise"))?;
+        let builder = builder.with_behaviour(behaviour).map_err(setup("protocols"))?;
+        Ok(builder.with_swarm_config(swarm_config).with_connection_timeout(CONNECTION_TIMEOUT).build())
     }
 }
 

@@ -5,15 +5,16 @@
 
 mod dialling;
 mod gossip;
+mod nat;
 mod peers;
 mod requests;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     future::poll_fn,
     sync::{Arc, atomic::AtomicBool},
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::StreamExt;
@@ -22,6 +23,7 @@ use libp2p::{
     gossipsub::{IdentTopic, MessageId},
     identify,
     identity::Keypair,
+    kad::QueryId,
     multiaddr::Protocol,
     request_response::{InboundRequestId, OutboundRequestId},
     swarm::{ConnectionId, SwarmEvent},
@@ -32,24 +34,37 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::peers::Peer;
+use self::{
+    dialling::{Dial, Lookup},
+    nat::{RelayBooks, Tested},
+    peers::Peer,
+};
 use super::{
     PEAQ_PROTOCOL, PULL_PROTOCOL,
-    behaviour::{Behaviour, BehaviourEvent},
+    autonat::{self, DIAL_BACK, DIAL_BACK_QUEUE, DIAL_REQUEST, Nonces},
+    behaviour::{Behaviour, BehaviourEvent, RawStreams},
     client::{Client, Command, PullStreams},
     config::NetConfig,
     error::{DialFailure, NetError, RequestError, StartError},
-    event::{Counters, GossipMessage, InboundRequest, NetEvents, PeerEvent, Reply, Which},
+    event::{Counters, GossipMessage, InboundRequest, NetEvents, PeerEvent, Reply, Upnp, Which},
     muxer::MAX_STREAMS,
+    reachability::Reachability,
     reputation::Reputation,
+    reservations::Reservations,
     room::actor,
+    scope::{Scope, bare, is_relayed},
     streams::Streams,
     swarm,
     topics::OwnTopics,
+    wanted::Wanted,
 };
 
 /// How often penalties fade and ended bans are lifted.
 const TICK: Duration = Duration::from_secs(10);
+/// How often it is looked whether relays, tests of our addresses and the like are due.
+const BEAT: Duration = Duration::from_secs(1);
+/// Tests of our addresses that have ended and wait to be noted; few are under way.
+const TESTED_QUEUE: usize = 4;
 /// Inbound pull streams that wait for the server, which takes them as fast as it can spawn: all of two connections.
 const PULL_QUEUE: usize = 2 * MAX_STREAMS;
 
@@ -62,7 +77,13 @@ pub async fn start(key: Keypair, config: NetConfig) -> Result<(Client, NetEvents
     let (streams, incoming) = Streams::new(PULL_PROTOCOL, PULL_QUEUE, Arc::clone(&serving), Arc::clone(&counters));
     let selling = Arc::new(AtomicBool::new(false));
     let (peaq, buyers) = Streams::new(PEAQ_PROTOCOL, PULL_QUEUE, Arc::clone(&selling), Arc::clone(&counters));
-    let mut swarm = swarm::build(key, &config, streams, peaq, &counters)?;
+    let offered = |yes| Arc::new(AtomicBool::new(yes));
+    // Whoever asks us to test an address meets libp2p's own server.
+    let (dial_request, _) = Streams::new(DIAL_REQUEST, 1, offered(false), Arc::clone(&counters));
+    let (dial_back, dial_backs) =
+        Streams::new(DIAL_BACK, DIAL_BACK_QUEUE, offered(config.autonat_client), Arc::clone(&counters));
+    let raw = RawStreams { pull: streams, peaq, dial_request, dial_back };
+    let mut swarm = swarm::build(key, &config, raw, &counters)?;
     swarm::listen(&mut swarm, &config.listen).await?;
 
     let (command_tx, commands) = mpsc::channel(config.queues.commands.max(1));
@@ -82,7 +103,13 @@ pub async fn start(key: Keypair, config: NetConfig) -> Result<(Client, NetEvents
         counters: Arc::clone(&counters),
         open_timeout: config.open_timeout,
     };
-    let task = Task {
+    let nonces = Nonces::default();
+    // Ends with the swarm, which holds the other end.
+    tokio::spawn(autonat::take_dial_backs(dial_backs, nonces.clone()));
+    let (tested_tx, tested) = mpsc::channel(TESTED_QUEUE);
+    let mut task = Task {
+        reservations: Reservations::new(client.peer_id, &config.relays, Instant::now()),
+        reachability: Reachability::new(&config.external, Scope::floor(&config.listen)),
         swarm,
         config,
         commands,
@@ -97,11 +124,22 @@ pub async fn start(key: Keypair, config: NetConfig) -> Result<(Client, NetEvents
         own_topics: OwnTopics::default(),
         unsent: VecDeque::new(),
         dials: HashMap::new(),
+        lookups: HashMap::new(),
+        wanted: Wanted::default(),
         asked: HashMap::new(),
         answering: HashMap::new(),
         peers: HashMap::new(),
         reputation: Reputation::default(),
+        nonces,
+        tested_tx,
+        tested,
+        relaying: RelayBooks::default(),
+        local: HashSet::new(),
+        mdns_pause: None,
+        upnp: Upnp::default(),
+        addresses_changed: false,
     };
+    task.begin();
     Ok((client, NetEvents { gossip, sync, access }, tokio::spawn(task.run())))
 }
 
@@ -124,7 +162,10 @@ struct Task {
     /// Messages gossipsub remembers as sent although every queue was full.
     unsent: VecDeque<MessageId>,
     /// Dials somebody waits for; bounded by the limit on pending connections.
-    dials: HashMap<ConnectionId, (String, Dialled)>,
+    dials: HashMap<ConnectionId, Dial>,
+    /// Peers that other peers are asked about; bounded.
+    lookups: HashMap<QueryId, Lookup>,
+    wanted: Wanted,
     /// Our requests without an answer; bounded by `queues.outbound_requests`.
     asked: HashMap<(Which, OutboundRequestId), Answered>,
     /// Requests of peers that were handed on; bounded per peer by `requests_per_peer`.
@@ -132,12 +173,45 @@ struct Task {
     /// Bounded by the limits on connections.
     peers: HashMap<PeerId, Peer>,
     reputation: Reputation,
+    reservations: Reservations,
+    reachability: Reachability,
+    nonces: Nonces,
+    tested_tx: mpsc::Sender<Tested>,
+    tested: mpsc::Receiver<Tested>,
+    relaying: RelayBooks,
+    /// Peers of the local network that were dialled without having been asked for; bounded.
+    local: HashSet<PeerId>,
+    /// Until when mDNS is switched off after a flood.
+    mdns_pause: Option<Instant>,
+    upnp: Upnp,
+    /// Whether our addresses have changed since peers were told.
+    addresses_changed: bool,
 }
 
 impl Task {
+    /// What follows from the configuration and from the addresses that are bound.
+    fn begin(&mut self) {
+        for address in self.config.external.clone() {
+            self.swarm.add_external_address(bare(address));
+        }
+        let bound: Vec<Multiaddr> = self.swarm.listeners().cloned().collect();
+        for address in &bound {
+            self.on_listening(address);
+        }
+        let relays: Vec<(PeerId, Multiaddr)> =
+            self.reservations.addresses().map(|(relay, address)| (relay, address.clone())).collect();
+        for (relay, address) in relays {
+            self.swarm.add_peer_address(relay, address);
+        }
+    }
+
     async fn run(mut self) {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let timer = |period| {
+            let mut timer = tokio::time::interval(period);
+            timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            timer
+        };
+        let (mut tick, mut beat) = (timer(TICK), timer(BEAT));
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -147,7 +221,9 @@ impl Task {
                     None => break,
                 },
                 Some(reply) = self.replies.recv() => self.on_reply(reply),
+                Some(tested) = self.tested.recv() => self.on_tested(tested),
                 _ = tick.tick() => self.on_tick(),
+                _ = beat.tick() => self.on_beat(),
             }
         }
         self.stop.cancel();
@@ -168,8 +244,12 @@ impl Task {
             Command::Publish(topic, bytes, back) => answer(back, self.publish(topic, bytes)),
             Command::Report(id, source, acceptance) => self.report(&id, source, acceptance),
             Command::Request(which, peer, bytes, back) => self.request(which, peer, bytes, back),
-            Command::OpenPull(peer, back) => self.swarm.behaviour_mut().pull.open(peer, back),
+            Command::OpenPull(peer, back) => {
+                self.prefer_tcp(peer);
+                self.swarm.behaviour_mut().pull.open(peer, back);
+            }
             Command::Peers(back) => answer(back, self.peer_list()),
+            Command::Reach(back) => answer(back, self.reach_report()),
             Command::Ban(peer) => self.ban(peer, None),
             Command::Unban(peer) => {
                 self.reputation.forgive(&peer);
@@ -182,7 +262,8 @@ impl Task {
 
     fn listen_addrs(&self) -> Vec<Multiaddr> {
         let me = *self.swarm.local_peer_id();
-        self.swarm.listeners().map(|address| address.clone().with(Protocol::P2p(me))).collect()
+        let own = self.swarm.listeners().filter(|address| !is_relayed(address));
+        own.map(|address| address.clone().with(Protocol::P2p(me))).collect()
     }
 
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -200,11 +281,26 @@ impl Task {
             SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
                 tracing::debug!(address = %send_back_addr, %error, "inbound connection refused or failed");
             }
-            SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
-            SwarmEvent::ExpiredListenAddr { address, .. } => tracing::info!(%address, "no longer listening"),
-            SwarmEvent::ListenerClosed { addresses, reason: Err(error), .. } => {
-                tracing::error!(?addresses, %error, "a listener failed; peers can no longer dial this address");
+            SwarmEvent::NewListenAddr { address, .. } => {
+                tracing::info!(%address, "listening");
+                self.on_listening(&address);
             }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                tracing::info!(%address, "no longer listening");
+                self.on_address_gone(&address);
+            }
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                let why = reason.as_ref().err().map(|error| dialling::deepest(error));
+                let relayed = self.on_relay_listener_closed(listener_id, why);
+                if let Err(error) = reason
+                    && !relayed
+                {
+                    tracing::error!(?addresses, %error, "a listener failed; peers can no longer dial this address");
+                }
+            }
+            SwarmEvent::NewExternalAddrCandidate { address } => self.on_candidate(address),
+            SwarmEvent::ExternalAddrConfirmed { address } => self.on_confirmed(&address),
+            SwarmEvent::ExternalAddrExpired { address } => self.on_expired(&address),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "listener"),
             _ => {}
         }
@@ -218,10 +314,16 @@ impl Task {
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
             BehaviourEvent::Sync(event) => self.on_request_event(Which::Sync, event),
             BehaviourEvent::Access(event) => self.on_request_event(Which::Access, event),
-            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
-                self.on_identified(peer_id, info);
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, connection_id, info }) => {
+                self.on_identified(peer_id, connection_id, info);
             }
             BehaviourEvent::Ping(event) => self.on_ping(event),
+            BehaviourEvent::RelayClient(event) => self.on_relay_client(event),
+            BehaviourEvent::RelayServer(event) => self.on_relay_server(&event),
+            BehaviourEvent::Dcutr(event) => self.on_dcutr(event),
+            BehaviourEvent::Kad(event) => self.on_kad(event),
+            BehaviourEvent::Mdns(event) => self.on_mdns(event),
+            BehaviourEvent::Upnp(event) => self.on_upnp(event),
             _ => {}
         }
     }
@@ -248,8 +350,11 @@ fn answer<T>(back: oneshot::Sender<T>, value: T) {
 impl Drop for Task {
     fn drop(&mut self) {
         // Those who wait get their answer from here, not from a channel that closed without a word.
-        for (_, (_, back)) in self.dials.drain() {
-            answer(back, Err(NetError.into()));
+        for (_, dial) in self.dials.drain() {
+            dial.end(Err(NetError.into()));
+        }
+        for (_, lookup) in self.lookups.drain() {
+            lookup.end(Err(NetError.into()));
         }
         for (_, back) in self.asked.drain() {
             answer(back, Err(NetError.into()));

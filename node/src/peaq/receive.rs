@@ -1,20 +1,22 @@
 //! A buyer receives from a seller of peaq's, or from a machine of ours that delivers as one.
 //!
-//! The network part reads and hands over; checking, decrypting and writing run on a thread that may block. In memory are one
-//! chunk and a few reads, whatever the size. The file appears when everything has come and is consistent, or not at all.
+//! A few chunks are in memory, whatever the size: see [`pipeline`]. The file appears when everything has come and is consistent, or
+//! not at all.
+
+mod pipeline;
 
 use std::{io, io::Write as _, path::Path, time::Duration};
 
-use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use futures::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 use tributary_protocol::{
     keys::FeedPublicKey,
     peaq::{
         access::AccessEntry,
         frame::{Frame, Handshake},
-        receiver::{ReceiveError, Received, Receiver},
+        receiver::{Examiner, ReceiveError},
         sealed_box::BoxSecretKey,
         verify::ChainReport,
     },
@@ -29,10 +31,6 @@ use crate::{
 const CONNECT_TIME: Duration = Duration::from_secs(30);
 /// How long a seller may be silent, as in peaq's SDK.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Most bytes read at a time: as many as a stream has in one piece.
-const READ: usize = 64 << 10;
-/// Reads that may wait for the thread that checks them: two chunks of the usual size.
-const READS: usize = 12;
 
 /// What is received.
 pub struct Order {
@@ -128,84 +126,34 @@ pub async fn receive_from(
     };
     timeout(CONNECT_TIME, said).await.map_err(|_| Failure::Silent)?.map_err(Failure::Broken)?;
 
-    let receiver = Receiver::new(access, key);
-    let (pieces, taken) = mpsc::channel(READS);
-    // Room for all there are: those that wait, one that is being read into and one that is being checked.
-    let (spent, empty) = mpsc::channel(READS + 2);
-    let incoming = Incoming { pieces: taken, spent };
-    let checker = tokio::task::spawn_blocking(move || check(receiver, incoming, file, trusted.as_ref(), &progress));
-    let fed = feed(&mut stream, pieces, empty).await;
-    let checked = checker.await.map_err(|_| Failure::Ended)?;
+    let output = Output { file, trusted, progress, total_bytes: 0 };
+    let received = pipeline::run(&mut stream, Examiner::new(access, key), output).await;
     // Closing tells the seller that everything was read, or that nothing more will be.
     let _ = timeout(Duration::from_secs(5), stream.close()).await;
-    match (fed, checked) {
-        // What is wrong with the data is said before what is wrong with the connection, unless that came first.
-        (Err(broken), Err(Failure::Delivery(ReceiveError::Incomplete | ReceiveError::Frame(_)))) => Err(broken),
-        (_, checked) => checked,
+    received
+}
+
+/// Where plaintexts go.
+struct Output<P> {
+    file: AtomicFile,
+    trusted: Option<FeedPublicKey>,
+    progress: P,
+    total_bytes: u64,
+}
+
+impl<P: Fn(u64, u64) + Send + 'static> pipeline::Sink for Output<P> {
+    fn chunk(&mut self, plaintext: &[u8], received: u64, bought: u64) -> Result<(), Failure> {
+        self.file.write_all(plaintext).map_err(Failure::File)?;
+        self.total_bytes += plaintext.len() as u64;
+        (self.progress)(received, bought);
+        Ok(())
     }
-}
 
-/// Bytes that were read: the beginning of a buffer of [`READ`] bytes.
-struct Piece {
-    buffer: Vec<u8>,
-    len: usize,
-}
-
-/// The end of the thread that checks: what is read, and where buffers go back to.
-struct Incoming {
-    pieces: mpsc::Receiver<Piece>,
-    spent: mpsc::Sender<Vec<u8>>,
-}
-
-/// Reads until the seller ends, or nobody wants more.
-async fn feed(
-    stream: &mut (impl AsyncRead + Unpin),
-    pieces: mpsc::Sender<Piece>,
-    mut empty: mpsc::Receiver<Vec<u8>>,
-) -> Result<(), Failure> {
-    loop {
-        let mut buffer = empty.try_recv().unwrap_or_else(|_| vec![0; READ]);
-        let read = tokio::select! {
-            () = pieces.closed() => return Ok(()),
-            read = timeout(SILENCE, stream.read(&mut buffer)) => read,
-        };
-        let len = read.map_err(|_| Failure::Silent)?.map_err(Failure::Broken)?;
-        if len == 0 || pieces.send(Piece { buffer, len }).await.is_err() {
-            return Ok(());
-        }
+    fn complete(self, report: &ChainReport) -> Result<Receipt, Failure> {
+        let receipt = judge(report, self.trusted.as_ref(), self.total_bytes)?;
+        self.file.commit().map_err(Failure::File)?;
+        Ok(receipt)
     }
-}
-
-/// Checks, decrypts and writes what is read.
-fn check(
-    mut receiver: Receiver,
-    Incoming { mut pieces, spent }: Incoming,
-    mut file: AtomicFile,
-    trusted: Option<&FeedPublicKey>,
-    progress: &impl Fn(u64, u64),
-) -> Result<Receipt, Failure> {
-    let mut total_bytes = 0;
-    while let Some(Piece { buffer, len }) = pieces.blocking_recv() {
-        let mut input = buffer.get(..len).unwrap_or_default();
-        while let Some(received) = receiver.advance(&mut input)? {
-            match received {
-                Received::Chunk { plaintext, .. } => {
-                    file.write_all(plaintext).map_err(Failure::File)?;
-                    total_bytes += plaintext.len() as u64;
-                    progress(receiver.received(), receiver.bought());
-                }
-                Received::Complete(report) => {
-                    let receipt = judge(&report, trusted, total_bytes)?;
-                    file.commit().map_err(Failure::File)?;
-                    return Ok(receipt);
-                }
-            }
-        }
-        // Nobody reads any more where this fails.
-        let _ = spent.try_send(buffer);
-    }
-    receiver.finish()?;
-    Err(Failure::Ended)
 }
 
 fn judge(report: &ChainReport, trusted: Option<&FeedPublicKey>, total_bytes: u64) -> Result<Receipt, Failure> {

@@ -39,8 +39,10 @@ pub(super) struct Kept<'a> {
 /// Starts the tasks; they end when they are dropped.
 pub(super) fn start(kept: &Kept<'_>, tasks: &mut JoinSet<()>) {
     let &Kept { net, store, buyer, access, config, did, clock } = kept;
-    if !config.network.peers.is_empty() {
-        tasks.spawn(stay_connected(net.clone(), config.network.peers.clone()));
+    let peers: Vec<Multiaddr> =
+        config.network.peers.iter().chain(&config.network.discovery.bootstrap).cloned().collect();
+    if !peers.is_empty() {
+        tasks.spawn(stay_connected(net.clone(), peers));
     }
     if let Some(buyer) = buyer {
         for follow in &config.follow {

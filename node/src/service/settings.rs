@@ -6,7 +6,7 @@ use tributary_store::StoreOptions;
 
 use super::{NodeError, access::AccessService, sync_server::SyncServer};
 use crate::{
-    config::Config,
+    config::{Config, Role},
     home::Home,
     net::{AddressCaps, ConnectionCaps, NetConfig, PullServerConfig},
     peaq::{DeliveryLimits, Parties, PartyNames},
@@ -20,9 +20,19 @@ pub(super) fn store_options(config: &Config) -> StoreOptions {
 }
 
 pub(super) fn net_config(config: &Config) -> NetConfig {
-    let limits = &config.network.limits;
+    let network = &config.network;
+    let limits = &network.limits;
     NetConfig {
-        listen: config.network.listen.clone(),
+        listen: network.listen.clone(),
+        external: network.external.clone(),
+        relays: network.relays.clone(),
+        relay: config.has_role(Role::Relay).then(|| network.relay.clone()),
+        autonat_client: network.nat.autonat,
+        autonat_server: network.nat.autonat_server,
+        hole_punching: network.nat.hole_punching,
+        kademlia: network.discovery.kademlia,
+        mdns: network.discovery.mdns,
+        upnp: network.nat.upnp,
         connections: ConnectionCaps {
             incoming: limits.connections,
             per_peer: limits.connections_per_peer,

@@ -2,6 +2,7 @@
 
 pub(super) mod gather;
 mod process;
+mod reach;
 mod traffic;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,10 @@ use tributary_protocol::ids::{Did, LogId, StreamId};
 
 pub use self::{
     process::ProcessStatus,
+    reach::{
+        AddressState, AddressStatus, PathStatus, PeerStatus, Reach, ReachStatus, RelayStatus, Relaying,
+        ReservationState, Translation, UpgradeStatus, Upnp,
+    },
     traffic::{GossipStatus, TrafficStatus},
 };
 pub use super::{
@@ -43,6 +48,8 @@ pub struct NodeStatus {
     pub links: Vec<String>,
     /// Connected peers.
     pub peers: Vec<PeerStatus>,
+    /// How it is reached, and how it reaches others.
+    pub reach: ReachStatus,
     /// Inbound connections.
     pub inbound: InboundStatus,
     /// What the protocols carried since the start.
@@ -78,29 +85,6 @@ pub struct NodeStatus {
     pub process: ProcessStatus,
     /// What somebody should look at.
     pub warnings: Vec<Warning>,
-}
-
-/// A connected peer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PeerStatus {
-    /// Its id.
-    pub peer: String,
-    /// Its address.
-    pub addr: String,
-    /// What it calls itself; empty until it has told.
-    pub agent: String,
-    /// `tcp`, `quic` or `other`.
-    pub transport: String,
-    /// `direct`, or `relayed` where every connection goes through another node.
-    pub path: String,
-    /// Connections to it, at least 1.
-    pub connections: u64,
-    /// Whether it dialled us.
-    pub inbound: bool,
-    /// Last round trip, ms.
-    pub rtt_ms: Option<u64>,
-    /// Its gossip score; 0 is neutral.
-    pub score: f64,
 }
 
 /// Inbound connections: how many there are, and what keeps one address from having them all.

@@ -301,7 +301,7 @@ async fn eight_opposing_pulls_over_one_connection_complete() {
         assert_eq!(items.len(), 64, "{:?}", items.last().map(|item| item.result.as_ref().err()));
         assert!(items.iter().all(|item| item.result.as_ref().is_ok_and(|body| body.len() == 256 << 10)));
     }
-    assert_eq!(a.client.peers().await.unwrap()[0].connections, 1);
+    assert_eq!(a.client.peers().await.unwrap()[0].paths.len(), 1);
 }
 
 #[tokio::test]

@@ -129,7 +129,7 @@ async fn peers_are_listed_with_transport_and_protocols() {
     peers.sort_by_key(|peer| peer.transport == Transport::Quic);
     assert_eq!(peers.iter().map(|peer| peer.transport).collect::<Vec<_>>(), [Transport::Tcp, Transport::Quic]);
     for peer in peers {
-        assert!(peer.direct && !peer.inbound && peer.connections == 1, "{peer:?}");
+        assert!(peer.direct && !peer.inbound && peer.paths.len() == 1, "{peer:?}");
         assert!(peer.protocols.iter().any(|protocol| protocol == SYNC_PROTOCOL), "{peer:?}");
         assert!(peer.agent.starts_with("tributary/"), "{peer:?}");
     }

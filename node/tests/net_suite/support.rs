@@ -14,6 +14,21 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("timed out: {what}"))
 }
 
+/// Polls `look` until it finds something, less often with time.
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    soon(what, async {
+        let mut wait = Duration::from_millis(2);
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_millis(200));
+        }
+    })
+    .await
+}
+
 pub(crate) fn tcp_config() -> NetConfig {
     NetConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..NetConfig::default() }
 }

@@ -4,24 +4,28 @@
 //! at the end. Here nothing is kept but ids: a chunk that could only fail that last check marks the delivery as broken, and
 //! from then on nothing is handed out, while the remaining frames are still judged, so that both end with the same reason.
 //!
+//! Most of the work on a frame needs no other frame: [`Examiner`] does it, several frames at a time if it is called so. The rest needs
+//! to know what came before: [`Judge`] says of each frame in its turn what to do with it, and the first check that fails, whoever made
+//! it, is the verdict. [`Receiver`] does one after the other.
+//!
 //! What was received is *consistent*: these chunks, in this order, under keys that were bought. Whose machine signed them is
 //! not proven, see [`super::verify`]; the report names the key, for comparison with one that is trusted.
 //!
 //! No I/O and no clock: how long to wait for the next frame is the caller's business.
 
-use std::collections::{HashMap, HashSet};
+mod examine;
+mod judge;
+
+pub use examine::{Buffers, Examined, Examiner};
+pub use judge::{Judge, Verdict};
 
 use super::{
     StreamError,
     access::AccessEntry,
-    chain::chunk_id,
-    decrypt::{check_plaintext, decrypt_unhashed, open_chunk_key},
-    frame::{ChunkFrame, Frame, FrameCode, FrameError, MAX_FRAME_BYTES, PublicCode, lenient, lines::Lines},
-    hexes,
+    frame::{FrameCode, FrameError, PublicCode, lines::Lines},
     sealed_box::BoxSecretKey,
-    verify::{ChainReport, is_named, signing_key},
+    verify::ChainReport,
 };
-use crate::{keys::FeedPublicKey, sha256};
 
 /// Why a delivery failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -161,65 +165,21 @@ pub enum Received<'a> {
     Complete(ChainReport),
 }
 
-/// What came of a frame.
-enum Step {
-    /// The plaintext may be handed out.
-    Chunk {
-        index: u64,
-    },
-    /// The chunk is good, but one before it has broken the chain.
-    Withheld,
-    Complete(ChainReport),
-}
-
-struct Key {
-    wrapped_hex: String,
-    used: bool,
-}
-
 /// The state of one delivery. After an error it is of no further use.
 pub struct Receiver {
-    /// One per chunk that was bought.
-    keys: HashMap<String, Key>,
-    private: BoxSecretKey,
+    examiner: Examiner,
     lines: Lines,
-    /// Both are reused from chunk to chunk.
-    ciphertext: Vec<u8>,
-    plaintext: Vec<u8>,
-    received: u64,
-    /// At most as many as there are keys.
-    indices: HashSet<u64>,
-    previous: Option<String>,
-    /// The first chunk that the last check of the chain would refuse.
-    broken: Option<u64>,
-    signer: Option<FeedPublicKey>,
-    machine_did: Option<String>,
-    complete: bool,
+    buffers: Buffers,
+    judge: Judge,
 }
 
 impl Receiver {
     /// A receiver for the chunks that `access` has keys for. Of two entries for one chunk the later one counts.
     #[must_use]
     pub fn new(access: impl IntoIterator<Item = AccessEntry>, private: BoxSecretKey) -> Self {
-        let keys: HashMap<_, _> = access
-            .into_iter()
-            .map(|entry| (entry.chunk_id, Key { wrapped_hex: entry.buyer.wrapped_key_hex, used: false }))
-            .collect();
-        let lines = Lines::bounded((keys.len() as u64).saturating_mul(MAX_FRAME_BYTES as u64));
-        Self {
-            keys,
-            private,
-            lines,
-            ciphertext: Vec::new(),
-            plaintext: Vec::new(),
-            received: 0,
-            indices: HashSet::new(),
-            previous: None,
-            broken: None,
-            signer: None,
-            machine_did: None,
-            complete: false,
-        }
+        let examiner = Examiner::new(access, private);
+        let (lines, judge) = (examiner.lines(), examiner.judge());
+        Self { examiner, lines, buffers: Buffers::default(), judge }
     }
 
     /// Takes bytes off the front of `input` until there is something to tell; `None` when `input` is used up first. Call it
@@ -228,24 +188,15 @@ impl Receiver {
     /// # Errors
     /// The first check that fails.
     pub fn advance(&mut self, input: &mut &[u8]) -> Result<Option<Received<'_>>, ReceiveError> {
-        while !self.complete {
-            // The line is lent by `self.lines` while the rest of `self` works on it.
-            let mut lines = std::mem::take(&mut self.lines);
-            let step = match lines.next(input) {
-                Ok(None) => Ok(None),
-                Ok(Some(line)) => {
-                    Frame::parse(line).map_err(ReceiveError::from).and_then(|frame| self.frame(frame)).map(Some)
+        while !self.judge.is_complete() {
+            let Some(line) = self.lines.next(input)? else { return Ok(None) };
+            let examined = self.examiner.examine(line, &mut self.buffers);
+            match self.judge.judge(examined)? {
+                Verdict::Chunk { index } => {
+                    return Ok(Some(Received::Chunk { index, plaintext: self.buffers.plaintext() }));
                 }
-                Err(error) => Err(error.into()),
-            };
-            self.lines = lines;
-            match step? {
-                None => return Ok(None),
-                Some(Step::Chunk { index }) => {
-                    return Ok(Some(Received::Chunk { index, plaintext: &self.plaintext }));
-                }
-                Some(Step::Complete(report)) => return Ok(Some(Received::Complete(report))),
-                Some(Step::Withheld) => {}
+                Verdict::Complete(report) => return Ok(Some(Received::Complete(report))),
+                Verdict::Withheld => {}
             }
         }
         *input = &[];
@@ -257,7 +208,7 @@ impl Receiver {
     /// # Errors
     /// Unless [`Received::Complete`] came before.
     pub fn finish(&self) -> Result<(), ReceiveError> {
-        if self.complete {
+        if self.judge.is_complete() {
             return Ok(());
         }
         self.lines.finish()?;
@@ -267,91 +218,13 @@ impl Receiver {
     /// Chunks there are keys for.
     #[must_use]
     pub fn bought(&self) -> u64 {
-        self.keys.len() as u64
+        self.judge.bought()
     }
 
     /// Chunks that have come.
     #[must_use]
     pub const fn received(&self) -> u64 {
-        self.received
-    }
-
-    fn frame(&mut self, frame: Frame<'_>) -> Result<Step, ReceiveError> {
-        match frame {
-            Frame::Chunk(chunk) => self.chunk(chunk),
-            Frame::Complete { total_chunks } => self.end(&total_chunks).map(Step::Complete),
-            Frame::Error(error) => Err(ReceiveError::Aborted(FrameCode::from_text(&error.code))),
-            Frame::Handshake(_) => Err(ReceiveError::Unexpected),
-        }
-    }
-
-    fn chunk(&mut self, frame: ChunkFrame<'_>) -> Result<Step, ReceiveError> {
-        let ChunkFrame { chunk_id: id, index, envelope, ciphertext_b64 } = frame;
-        if id != envelope.chunk_id || index != envelope.index {
-            return Err(ReceiveError::Disagrees { index });
-        }
-        let key = self.keys.get_mut(&id).ok_or(ReceiveError::Unauthorized { index })?;
-        if key.used || self.indices.contains(&index) {
-            return Err(ReceiveError::Duplicate { index });
-        }
-        lenient::decode(&ciphertext_b64, &mut self.ciphertext)?;
-        // Before its turn, because both hashes together take less time than one after the other; judged in its turn.
-        let opened = open_chunk_key(&envelope, &key.wrapped_hex, &self.private)
-            .and_then(|key| decrypt_unhashed(&envelope, &key, &self.ciphertext, &mut self.plaintext));
-        let (hash, plaintext_hash) = sha256::digest_both(&self.ciphertext, &self.plaintext);
-        if hexes::hash_text(&hash) != envelope.encrypted_data_hash {
-            return Err(ReceiveError::CiphertextHash { index });
-        }
-        let signer = signing_key(&envelope, &hash).ok().flatten().ok_or(ReceiveError::Signature { index })?;
-        if envelope.previous_chunk_id != self.previous {
-            return Err(ReceiveError::Linking { index });
-        }
-        opened
-            .and_then(|()| check_plaintext(&envelope, &plaintext_hash))
-            .map_err(|source| ReceiveError::Decryption { index, source })?;
-
-        key.used = true;
-        self.indices.insert(index);
-        let linked = index == self.received
-            && is_named(&envelope.signature)
-            && chunk_id(self.previous.as_deref(), &envelope.encrypted_data_hash, index) == id;
-        if !linked {
-            self.broken.get_or_insert(index);
-        }
-        if self.received == 0 {
-            self.signer = Some(signer);
-            self.machine_did = Some(envelope.signature.machine_did);
-        } else {
-            self.signer = self.signer.filter(|known| *known == signer);
-            self.machine_did = self.machine_did.take().filter(|known| *known == envelope.signature.machine_did);
-        }
-        self.previous = Some(id);
-        self.received += 1;
-        Ok(if self.broken.is_none() { Step::Chunk { index } } else { Step::Withheld })
-    }
-
-    fn end(&mut self, total: &serde_json::Value) -> Result<ChainReport, ReceiveError> {
-        let received = self.received;
-        let bought = self.bought();
-        // Python compares numbers by value, so 3.0 is 3.
-        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-        let is_total = |count: u64| total.as_u64() == Some(count) || total.as_f64() == Some(count as f64);
-        if !is_total(received) || received != bought {
-            let announced = total.to_string().chars().take(40).collect();
-            return Err(ReceiveError::Count { announced, received, bought });
-        }
-        if (0..received).any(|index| !self.indices.contains(&index)) {
-            return Err(ReceiveError::Missing);
-        }
-        if let Some(index) = self.broken {
-            return Err(ReceiveError::Chain { index });
-        }
-        if received == 0 {
-            // Nothing was bought and nothing came: a chain of no chunks is none.
-            return Err(ReceiveError::Chain { index: 0 });
-        }
-        self.complete = true;
-        Ok(ChainReport { total_chunks: received, signer: self.signer, machine_did: self.machine_did.take() })
+        self.judge.received()
     }
 }
 

@@ -33,7 +33,7 @@ fn compared(page: &Page, status: &NodeStatus) -> Vec<(&'static str, f64, u64)> {
         one("tributary_store_chunks", status.store.chunks),
         one("tributary_store_entries", status.store.entries),
         one("tributary_store_rows", status.store.rows),
-        one("tributary_connections", status.peers.iter().map(|peer| peer.connections).sum()),
+        one("tributary_connections", status.peers.iter().map(|peer| peer.paths.len() as u64).sum()),
         one("tributary_inbound_connections", status.inbound.established),
         one("tributary_inbound_connections_limit", status.inbound.limit.into()),
         with("tributary_peers", &[("path", "direct"), ("transport", "tcp")], status.peers.len() as u64),

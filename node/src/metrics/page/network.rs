@@ -38,7 +38,7 @@ metrics! {
 
 /// Path and transport of the best connection to a peer.
 fn best_connection(peer: &PeerStatus) -> [&str; 2] {
-    [&peer.path, &peer.transport]
+    [if peer.direct { "direct" } else { "relayed" }, &peer.transport]
 }
 
 /// Protocols of requests.
@@ -53,7 +53,7 @@ pub(super) fn write(snapshot: &Snapshot, page: &mut Page<'_>) -> fmt::Result {
     let count = |kind: [&str; 2]| status.peers.iter().filter(|peer| best_connection(peer) == kind).count();
     page.each(&PEERS, kinds.map(|kind| (kind, count(kind))))?;
     let inbound = &status.inbound;
-    page.one(&CONNECTIONS, status.peers.iter().map(|peer| peer.connections).sum::<u64>())?;
+    page.one(&CONNECTIONS, status.peers.iter().map(|peer| peer.paths.len()).sum::<usize>())?;
     page.one(&INBOUND, inbound.established)?;
     page.one(&LIMIT, inbound.limit)?;
     page.one(&HANDSHAKES, inbound.handshakes)?;

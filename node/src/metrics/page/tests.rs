@@ -10,9 +10,9 @@ use crate::{
     service::{
         health::{HealthProblem, Part},
         status::{
-            AccessStatus, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus, OutboxStatus, PeerStatus,
-            ProcessStatus, Ros2Status, ServedStatus, SourceReport, SourceState, StoreStatus, StreamStatus,
-            SubscriptionState, SubscriptionStatus, TrafficStatus, Warning, WarningCode,
+            AccessStatus, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus, OutboxStatus, PathStatus,
+            PeerStatus, ProcessStatus, ReachStatus, Ros2Status, ServedStatus, SourceReport, SourceState, StoreStatus,
+            StreamStatus, SubscriptionState, SubscriptionStatus, TrafficStatus, Warning, WarningCode,
         },
     },
 };
@@ -60,14 +60,23 @@ fn busy(names: &[&str]) -> Snapshot {
         queue_limit: 1024,
         lane: lane.clone(),
     };
+    let path = PathStatus {
+        addr: "/ip4/192.0.2.1/tcp/1".to_owned(),
+        direct: false,
+        relay: Some("r".to_owned()),
+        transport: "quic".to_owned(),
+        inbound: true,
+    };
     let peer = PeerStatus {
         peer: "p".to_owned(),
         addr: "/ip4/192.0.2.1/tcp/1".to_owned(),
         agent: String::new(),
         transport: "quic".to_owned(),
-        path: "relayed".to_owned(),
-        connections: 2,
         inbound: true,
+        direct: false,
+        relay: Some("r".to_owned()),
+        paths: vec![path.clone(), path],
+        upgrade: None,
         rtt_ms: None,
         score: 0.0,
     };
@@ -94,6 +103,7 @@ fn busy(names: &[&str]) -> Snapshot {
         listen: Vec::new(),
         links: Vec::new(),
         peers: vec![peer.clone(), peer],
+        reach: ReachStatus::default(),
         inbound: InboundStatus { limit: 256, ..InboundStatus::default() },
         traffic: TrafficStatus::default(),
         incarnation: Some(0),

@@ -10,14 +10,14 @@ use tributary_store::Store;
 
 use super::{
     super::Node, AccessStatus, FaultyPublisher, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus,
-    NodeStatus, OwnLogStatus, PeerStatus, ProcessStatus, RefusedTopic, Ros2Status, ServedStatus, SourceReport,
-    SourceState, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus, TrafficStatus, Warning, WarningCode,
+    NodeStatus, OwnLogStatus, PeerStatus, ProcessStatus, ReachStatus, RefusedTopic, Ros2Status, ServedStatus,
+    SourceReport, SourceState, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus, TrafficStatus,
+    Warning, WarningCode,
 };
 use crate::{
     buyer::FeedStatus,
-    config::{Mode, Policy, Role, show_duration},
+    config::{Mode, Policy, show_duration},
     machine::{Machine, MachineError, StreamReport, stored_bindings},
-    net::PeerInfo,
 };
 
 /// A binding that ends sooner is warned about.
@@ -30,6 +30,7 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
     // A network that has shut down has no addresses and no peers.
     let listen = inner.net.listen_addrs().await.unwrap_or_default();
     let peers = inner.net.peers().await.unwrap_or_default();
+    let reach = inner.net.reach().await.map_or_else(|_| ReachStatus::default(), ReachStatus::from);
     let links = node.links().await.unwrap_or_default();
     let mut feeds = Vec::new();
     if let Some(buyer) = &inner.buyer {
@@ -46,13 +47,14 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
     let mut status = NodeStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         did: inner.did,
-        roles: inner.config.roles.iter().map(|role| role_name(*role).to_owned()).collect(),
+        roles: inner.config.roles.iter().map(|role| role.name().to_owned()).collect(),
         peer: inner.net.peer_id().to_string(),
         now_ms,
         uptime_s: inner.started.elapsed().as_secs(),
         listen: listen.iter().map(ToString::to_string).collect(),
         links: links.iter().map(ToString::to_string).collect(),
-        peers: peers.into_iter().map(peer_status).collect(),
+        peers: peers.into_iter().map(PeerStatus::from).collect(),
+        reach,
         inbound: inbound_status(node),
         traffic: TrafficStatus::new(&inner.net.stats(), inner.sync.status()),
         binding_expires_ms: None,
@@ -275,6 +277,7 @@ fn incomplete(node: &Node, now_ms: u64, reason: &str) -> NodeStatus {
         listen: Vec::new(),
         links: Vec::new(),
         peers: Vec::new(),
+        reach: ReachStatus::default(),
         inbound: inbound_status(node),
         traffic: TrafficStatus::default(),
         incarnation: None,
@@ -304,20 +307,6 @@ fn inbound_status(node: &Node) -> InboundStatus {
         connections_per_address: limits.connections_per_address,
         handshakes_per_address: limits.handshakes_per_address,
         limit: limits.connections,
-    }
-}
-
-fn peer_status(info: PeerInfo) -> PeerStatus {
-    PeerStatus {
-        peer: info.peer.to_string(),
-        addr: info.addr.to_string(),
-        agent: info.agent,
-        transport: info.transport.name().to_owned(),
-        path: if info.direct { "direct" } else { "relayed" }.to_owned(),
-        connections: u64::try_from(info.connections).unwrap_or(u64::MAX),
-        inbound: info.inbound,
-        rtt_ms: info.rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
-        score: info.score,
     }
 }
 
@@ -359,13 +348,6 @@ fn subscription_warning(subscription: &SubscriptionStatus) -> Option<Warning> {
         _ => return None,
     };
     Some(Warning { code, message })
-}
-
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Machine => "machine",
-        Role::Buyer => "buyer",
-    }
 }
 
 fn policy_name(policy: &Policy) -> &'static str {

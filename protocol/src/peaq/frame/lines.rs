@@ -54,6 +54,13 @@ impl Lines {
         }
     }
 
+    /// Gives the line that [`Lines::next`] returned last, and takes `line` for the next one. Nothing is copied.
+    pub fn swap(&mut self, line: &mut Vec<u8>) {
+        std::mem::swap(&mut self.line, line);
+        self.line.clear();
+        self.taken = false;
+    }
+
     /// The stream has ended.
     ///
     /// # Errors

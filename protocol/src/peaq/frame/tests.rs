@@ -53,6 +53,22 @@ fn base64_is_read_as_python_reads_it() {
 }
 
 #[test]
+fn a_line_that_was_taken_out_is_not_part_of_the_next() {
+    let mut lines = Lines::bounded(100);
+    let mut input = b"first\nsec".as_slice();
+    let mut taken = b"what the buffer held".to_vec();
+    assert_eq!(lines.next(&mut input).unwrap(), Some(&b"first"[..]));
+    lines.swap(&mut taken);
+    assert_eq!(taken, b"first");
+    assert_eq!(lines.next(&mut input), Ok(None));
+    let mut input = b"ond\n".as_slice();
+    assert_eq!(lines.next(&mut input).unwrap(), Some(&b"second"[..]));
+    lines.swap(&mut taken);
+    assert_eq!(taken, b"second");
+    assert_eq!(lines.finish(), Ok(()));
+}
+
+#[test]
 fn ciphertext_is_not_copied_while_a_line_is_read() {
     let mut line = Vec::new();
     encode_chunk(&envelope("x"), &[1; 100], &mut line);
@@ -97,6 +113,25 @@ proptest! {
         let rest = expected.pop().unwrap();
         prop_assert_eq!(found, expected);
         prop_assert_eq!(lines.finish().is_ok(), rest.is_empty());
+    }
+
+    #[test]
+    fn ciphertexts_of_any_length_come_back_with_junk_in_them_or_not(
+        bytes in proptest::collection::vec(any::<u8>(), 0..2000),
+        junk in "[ -*,-.:-@\\[-`{-~\\n]{0,3}",
+        at: prop::sample::Index,
+    ) {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let mut line = Vec::new();
+        encode_chunk(&envelope("x"), &bytes, &mut line);
+        let Ok(Frame::Chunk(chunk)) = Frame::parse(&line) else { panic!("no chunk") };
+        let text = chunk.ciphertext_b64.into_owned();
+        prop_assert_eq!(&text, &STANDARD.encode(&bytes));
+        prop_assert_eq!(decoded(&text), Ok(bytes.clone()));
+        let junk = junk.replace('=', "");
+        let mut dirty = text.clone();
+        dirty.insert_str(at.index(text.trim_end_matches('=').len() + 1), &junk);
+        prop_assert_eq!(decoded(&dirty), Ok(bytes));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use crate::{
     peaq::{
         access::buyer,
         chain::{ChainBuilder, ChunkSigner, SealedChunk},
-        frame::{ErrorFrame, encode_chunk},
+        frame::{ErrorFrame, Frame, MAX_FRAME_BYTES, encode_chunk},
+        hexes,
         parties::Recipients,
     },
 };
