@@ -41,11 +41,12 @@ if ! cargo nextest --version >/dev/null 2>&1; then
     cargo install --locked cargo-nextest
 fi
 
-# --- peaq's own SDK and CLI, which the tests exchange files with. The environment's name is a hash of what is in it, so it is made
-# once for each state of the requirements; it counts only when its last step, the marker, is there.
+# --- peaq's own SDK and CLI, which the tests exchange files with. The environment's name is a hash of what is in it and of where it is
+# (its programs name their folder), so it is made once for each state of the requirements; it counts only when its last step, the marker,
+# is there.
 requirements=tests/tools/requirements-peaq.txt
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-key=$({ python3 -c 'import sys; print(sys.version, sys.prefix)'; cat "$requirements"; } | sha256sum | cut -c1-16)
+key=$({ python3 -c 'import sys; print(sys.version, sys.prefix)'; echo "$target"; cat "$requirements"; } | sha256sum | cut -c1-16)
 venv=$target/peaq-venv/$key
 mkdir -p "$target/peaq-venv"
 exec 9>"$target/peaq-venv/lock"

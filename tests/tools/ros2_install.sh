@@ -47,7 +47,7 @@ install_missing "${missing[@]}"
 
 # --- The environment. Its name is a hash of what is in it; it counts only when its last step, the marker, is there.
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-key=$({ "$python" -c 'import sys; print(sys.version, sys.prefix)'; cat "$requirements" "${BASH_SOURCE[0]}"; } | sha256sum | cut -c1-16)
+key=$({ "$python" -c 'import sys; print(sys.version, sys.prefix)'; echo "$target"; cat "$requirements" "${BASH_SOURCE[0]}"; } | sha256sum | cut -c1-16)
 prefix=$target/ros2-venv/$key
 mkdir -p "$target/ros2-venv"
 exec 9>"$target/ros2-venv/lock"

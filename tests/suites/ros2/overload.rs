@@ -23,6 +23,8 @@ fn scan() -> Publish {
 }
 
 struct Flooded {
+    /// The buyer's files are there as long as this is.
+    _world: World,
     published: u64,
     source: SourceReport,
     lane: LaneReport,
@@ -56,7 +58,7 @@ async fn flood(stream: &str, enough: impl Fn(&SourceReport, &LaneReport) -> bool
         }
     };
     let bought = world.buy(&["/scan"]).await.remove(0);
-    Flooded { published, source, lane, bought }
+    Flooded { _world: world, published, source, lane, bought }
 }
 
 /// The counters when all that was published is accounted for, and nothing is on its way.
@@ -75,7 +77,7 @@ async fn settled(world: &World, published: u64) -> (SourceReport, LaneReport) {
 impl Flooded {
     /// What the buyer has is what the machine says that it sealed: messages in order, each once. `scans` are their numbers.
     fn check(&self, scans: &[u64]) {
-        let Self { published, source, lane, bought } = self;
+        let Self { published, source, lane, bought, .. } = self;
         assert_eq!(source.received + source.lost, *published);
         assert_eq!((source.refused, lane.refused, lane.stopped.as_ref()), (0, 0, None));
         assert_eq!(lane.packages + lane.dropped, source.received);
