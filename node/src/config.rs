@@ -8,7 +8,7 @@
 //! Values come from, strongest first: command line flags (`--set network.listen='[…]'`), the environment
 //! (`TRIBUTARY_NETWORK__LISTEN`, two underscores between keys), the file, the defaults.
 //!
-//! A file whose top key is `stream_agent` is one of peaq's ROS 2 agent, and read as such ([`agent`]).
+//! A file whose top key is `stream_agent` is one of peaq's ROS 2 agent, and read as such (`config/agent.rs`).
 
 use std::{
     io::Read as _,

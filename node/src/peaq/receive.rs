@@ -1,6 +1,6 @@
 //! A buyer receives from a seller of peaq's, or from a machine of ours that delivers as one.
 //!
-//! A few chunks are in memory, whatever the size: see [`pipeline`]. The file appears when everything has come and is consistent, or
+//! A few chunks are in memory, whatever the size: see `receive/pipeline.rs`. The file appears when everything has come and is consistent, or
 //! not at all.
 
 mod pipeline;

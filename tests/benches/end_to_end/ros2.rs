@@ -196,7 +196,7 @@ async fn measure(dir: &Path, config: &str, kind: &str, what: Publish, (hz, secon
 fn imu() -> Publish {
     Publish::fields(json!({
         "header": { "frame_id": "imu_link" },
-        "orientation": { "x": 0.018, "y": -0.021, "z": 0.7071, "w": 0.7063 },
+        "orientation": { "x": 0.018, "y": -0.021, "z": 0.706, "w": 0.708 },
         "orientation_covariance": [0.0025, 0, 0, 0, 0.0025, 0, 0, 0, 0.0025],
         "angular_velocity": { "x": 0.0123, "y": -0.0456, "z": 0.789 },
         "angular_velocity_covariance": [0.0004, 0, 0, 0, 0.0004, 0, 0, 0, 0.0004],

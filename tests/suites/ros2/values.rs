@@ -143,16 +143,16 @@ async fn images_and_point_clouds_are_signed_blobs_beside_their_fields() {
         all.push(robot.publish(topic, 5, what).await);
         world.durable(topic, 5).await;
     }
-    let mut bought = world.buy(&["/image", "/cloud", "/scan"]).await;
+    let bought = world.buy(&["/image", "/cloud", "/scan"]).await;
     same(&all[2], &bought[2]);
-    for (published, bought) in all.iter().zip(&mut bought[..2]) {
+    for (published, bought) in all.iter().zip(&bought[..2]) {
         for package in &bought.packages {
             assert!(package.fields["data"]["@blob"].is_string(), "{}", package.fields);
         }
-        for at in 0..bought.packages.len() {
-            let mut fields = bought.packages[at].fields.clone();
+        for (published, package) in published.iter().zip(&bought.packages) {
+            let mut fields = package.fields.clone();
             inline(&mut fields, bought);
-            assert_same(published[at].value.as_ref().unwrap(), &fields);
+            assert_same(published.value.as_ref().unwrap(), &fields);
         }
     }
 }

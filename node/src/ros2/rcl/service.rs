@@ -82,23 +82,20 @@ impl TriggerService {
         let text = rosidl_runtime_c__String { data: ptr::null_mut(), size: 0, capacity: 0 };
         let mut response = Response { success, message: text };
         // SAFETY: `response` is the C structure of this service's responses; its text is set up before it is used and ended after.
-        let code = unsafe {
+        unsafe {
             let text = &raw mut response.message;
             if !rosidl_runtime_c__String__init(text) {
                 return Err(RclError::new("a request cannot be answered", "no memory"));
             }
-            let code = if rosidl_runtime_c__String__assign(text, message.as_ptr()) {
-                check(
-                    rcl_send_response(self.raw, &raw mut id, (&raw mut response).cast()),
-                    "a request cannot be answered",
-                )
+            let sent = if rosidl_runtime_c__String__assign(text, message.as_ptr()) {
+                let code = rcl_send_response(self.raw, &raw mut id, (&raw mut response).cast());
+                check(code, "a request cannot be answered")
             } else {
                 Err(RclError::new("a request cannot be answered", "no memory"))
             };
             rosidl_runtime_c__String__fini(text);
-            code
-        };
-        code
+            sent
+        }
     }
 }
 
