@@ -60,10 +60,13 @@ async fn one_packet_of_ten_may_be_lost() {
     let Some(two) = Two::new().await else { return };
     let Two { robot, robot_node, office_node, .. } = &two;
     robot.lose_one_in_ten();
-    for round in 0..3 {
-        trade(robot_node, office_node, round * 400, 400).await;
+    // Until enough was lost to tell: how many packets a trade takes is the kernel's choice.
+    let mut first = 0;
+    while robot.counted("lossy", "lossy") < 40 {
+        trade(robot_node, office_node, first, 400).await;
+        first += 400;
+        assert!(first < 40_000, "{} packets were lost", robot.counted("lossy", "lossy"));
     }
-    assert!(robot.counted("lossy", "lossy") > 20, "{} packets were lost", robot.counted("lossy", "lossy"));
     assert!(peer(office_node, robot_node).await.is_some());
 }
 
