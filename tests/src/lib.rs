@@ -13,6 +13,8 @@ pub mod disk;
 pub mod home;
 pub mod http;
 pub mod lines;
+pub mod link;
+mod namespace;
 pub mod netns;
 pub mod node;
 pub mod openmetrics;

@@ -72,6 +72,12 @@ const PULL_QUEUE: usize = 2 * MAX_STREAMS;
 ///
 /// Returns once every address in `config.listen` is bound.
 pub async fn start(key: Keypair, config: NetConfig) -> Result<(Client, NetEvents, JoinHandle<()>), StartError> {
+    let (task, client, events) = prepare(key, config).await?;
+    Ok((client, events, tokio::spawn(task.run())))
+}
+
+/// Everything but the running task.
+async fn prepare(key: Keypair, config: NetConfig) -> Result<(Task, Client, NetEvents), StartError> {
     let counters = Arc::new(Counters::default());
     let serving = Arc::new(AtomicBool::new(false));
     let (streams, incoming) = Streams::new(PULL_PROTOCOL, PULL_QUEUE, Arc::clone(&serving), Arc::clone(&counters));
@@ -140,7 +146,7 @@ pub async fn start(key: Keypair, config: NetConfig) -> Result<(Client, NetEvents
         addresses_changed: false,
     };
     task.begin();
-    Ok((client, NetEvents { gossip, sync, access }, tokio::spawn(task.run())))
+    Ok((task, client, NetEvents { gossip, sync, access }))
 }
 
 type Dialled = oneshot::Sender<Result<PeerId, DialFailure>>;
