@@ -11,6 +11,7 @@ mod cleanup;
 pub mod delivery;
 pub mod disk;
 pub mod home;
+pub mod hostile;
 pub mod http;
 pub mod lines;
 pub mod link;
