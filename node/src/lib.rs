@@ -19,5 +19,6 @@ pub mod proposal;
 pub mod retention;
 pub mod ros2;
 pub mod service;
+pub mod testnet;
 #[cfg(test)]
 mod vectors;

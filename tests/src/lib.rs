@@ -7,7 +7,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test ends where something is wrong")]
 
-mod cleanup;
+pub mod cleanup;
 pub mod delivery;
 pub mod disk;
 pub mod home;
