@@ -181,6 +181,10 @@ impl Feeds {
         'heads: loop {
             let (heads, more) = match ask(net, peer, &SyncRequest::Heads { did, from_log }).await? {
                 SyncResponse::Heads { heads, more } => (heads, more),
+                // It knows nothing of the machine, so it proves nothing: others are asked.
+                SyncResponse::NotFound if from_log == LogId::MACHINE => {
+                    return Err(FollowError::Unknown { peer, did });
+                }
                 SyncResponse::NotFound => (Vec::new(), false),
                 _ => return Err(odd(net, peer, "it was asked for heads").await),
             };

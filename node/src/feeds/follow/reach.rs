@@ -1,16 +1,13 @@
-//! Which peers have a machine's feed and chunks, and connections to them.
+//! Which peers have a machine's feed, and connections to them.
 
 use std::sync::Arc;
 
 use libp2p::{Multiaddr, PeerId, identity, multiaddr::Protocol};
-use tributary_protocol::{binding::Binding, ids::Did};
+use tributary_protocol::binding::Binding;
 
 use super::{
-    super::{
-        Feeds, blocking,
-        error::{FeedsError, FollowError},
-    },
-    handle::{Handle, MAX_PEERS},
+    super::{Feeds, blocking, error::FollowError},
+    handle::Handle,
 };
 
 /// The peers that a binding names.
@@ -50,28 +47,5 @@ impl Feeds {
         };
         let addrs = addrs.iter().filter_map(|addr| addr.parse().ok()).filter(fits).collect();
         net.connect(peer, addrs).await.map_err(|source| FollowError::Dial { did: handle.did, source: Box::new(source) })
-    }
-
-    /// Adds a peer that may have a machine's feed and chunks, such as a mirror. At most 16 are kept per machine.
-    ///
-    /// # Errors
-    ///
-    /// [`FeedsError::NotFollowed`].
-    pub fn add_provider(&self, did: &Did, peer: PeerId) -> Result<(), FeedsError> {
-        let handle = self.handle(did)?;
-        handle.remember(peer);
-        let mut reach = handle.reach();
-        if !reach.providers.contains(&peer) && reach.providers.len() < MAX_PEERS {
-            reach.providers.push(peer);
-        }
-        Ok(())
-    }
-
-    /// The peers to pull from: the machine's own nodes, then those named as providers.
-    pub(in crate::feeds) async fn providers_of(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
-        let mut peers = self.machine_peers(handle).await?;
-        let named: Vec<PeerId> = handle.reach().providers.clone();
-        peers.extend(named.into_iter().filter(|peer| !peers.contains(peer)).collect::<Vec<_>>());
-        Ok(peers)
     }
 }
