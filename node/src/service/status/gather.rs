@@ -15,8 +15,8 @@ use super::{
     TrafficStatus, Warning, WarningCode,
 };
 use crate::{
-    buyer::FeedStatus,
     config::{Mode, Policy, show_duration},
+    feeds::FeedStatus,
     machine::{Machine, MachineError, StreamReport, stored_bindings},
     net::Ban,
 };
@@ -35,10 +35,10 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
     let banned = inner.net.remembered().await.map_or_else(|_| Vec::new(), |remembered| remembered.bans);
     let links = node.links().await.unwrap_or_default();
     let mut feeds = Vec::new();
-    if let Some(buyer) = &inner.buyer {
-        for did in buyer.followed() {
+    if let Some(followed) = &inner.feeds {
+        for did in followed.followed() {
             // One that is no longer followed by now is left out.
-            feeds.extend(buyer.status(&did).await);
+            feeds.extend(followed.status(&did).await);
         }
     }
     let mut subscriptions = Ok(Vec::new());
@@ -321,7 +321,7 @@ fn inbound_status(node: &Node) -> InboundStatus {
 }
 
 fn followed_status(feed: FeedStatus, now_ms: u64) -> FollowedStatus {
-    let log = |log: crate::buyer::LogStatus| FollowedLogStatus {
+    let log = |log: crate::feeds::LogStatus| FollowedLogStatus {
         log: log.log,
         incarnation: log.incarnation,
         first: log.start,
