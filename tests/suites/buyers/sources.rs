@@ -112,7 +112,7 @@ impl Market {
     /// The machine serves slowly from now on.
     async fn slow_down(mut self) -> Self {
         self.machine.stop().await;
-        std::fs::write(self.home.join("tributary.yaml"), machine_config(&self.sandbox, SLOW)).unwrap();
+        std::fs::write(self.home.join("config.yaml"), machine_config(&self.sandbox, SLOW)).unwrap();
         self.machine = NodeProcess::start(&self.home).await;
         self
     }
