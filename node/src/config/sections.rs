@@ -117,6 +117,8 @@ pub enum FollowStreams {
 /// What a buyer keeps up by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BuyerConfig {
+    /// Whether it serves the feeds that it follows: its log entries and the chunks that it has.
+    pub reseed: bool,
     /// Streams whose copy grows by itself.
     pub subscriptions: Vec<Subscription>,
 }
@@ -305,8 +307,12 @@ pub(super) fn buyer(field: Option<&Field<'_>>, follow: &[Follow], base: &Path) -
             Ok(found)
         })?,
     };
+    let reseed = match section.get("reseed") {
+        None => false,
+        Some(field) => field.one_of(&[("true", true), ("false", false)])?,
+    };
     section.finish()?;
-    Ok(BuyerConfig { subscriptions })
+    Ok(BuyerConfig { reseed, subscriptions })
 }
 
 fn subscription(item: &Field<'_>, follow: &[Follow], base: &Path) -> Result<Subscription, ConfigError> {

@@ -341,8 +341,7 @@ impl From<PullJobError> for Problem {
                 Self::of(Code::VerificationFailed, &error).hint(NOTHING_KEPT)
             }
             PullJobError::Exhausted(ref said) if said.nobody_has_them() => Self::of(Code::NotFound, &error),
-            PullJobError::Exhausted(_) => Self::of(Code::Network, &error)
-                .hint("is the machine's node running, and reachable at the address of its link?"),
+            PullJobError::Exhausted(_) => Self::of(Code::Network, &error),
         }
     }
 }

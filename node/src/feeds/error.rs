@@ -218,6 +218,9 @@ pub enum SourceError {
     /// It does not have the chunks.
     #[error("it does not have them")]
     Lacks,
+    /// It follows the feed, and serves no chunks to others.
+    #[error("it serves no chunks")]
+    ServesNone,
 }
 
 impl SourceError {
@@ -228,9 +231,8 @@ impl SourceError {
     /// Whether trying it again is no use.
     pub(super) fn is_final(&self) -> bool {
         match self {
-            Self::WrongBytes(_) => true,
+            Self::WrongBytes(_) | Self::ServesNone => true,
             Self::Pull(error) => error.is_offence(),
-            Self::NoStream(error) => matches!(**error, RequestError::Unsupported { .. }),
             _ => false,
         }
     }
@@ -263,11 +265,14 @@ pub struct Exhausted {
     pub said: Vec<(PeerId, SourceError)>,
 }
 
+/// Peers that an error shows.
+const SHOWN: usize = 8;
+
 impl Exhausted {
-    /// Whether every peer that was asked answered, and has none of the missing chunks.
+    /// Whether every peer that was asked answered, and has, or serves, none of the missing chunks.
     #[must_use]
     pub fn nobody_has_them(&self) -> bool {
-        self.said.iter().all(|(_, said)| matches!(said, SourceError::Lacks))
+        self.said.iter().all(|(_, said)| matches!(said, SourceError::Lacks | SourceError::ServesNone))
     }
 
     /// The wrong bytes that a peer sent, if one did.
@@ -283,15 +288,17 @@ impl Exhausted {
 impl std::fmt::Display for Exhausted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { missing, dataset, index, said } = self;
-        write!(
-            f,
-            "{missing} chunks could not be had, the first is chunk {index} of dataset {dataset}; what came is kept, run it again \
-             to continue"
-        )?;
-        for (peer, said) in said {
-            write!(f, "; {peer}: {}", said.whole())?;
+        write!(f, "{missing} chunks could not be had, the first is chunk {index} of dataset {dataset}")?;
+        for (n, (peer, said)) in said.iter().take(SHOWN).enumerate() {
+            // What to do comes behind the last semicolon of a message, so there is none in here.
+            write!(f, "{}{peer}: {}", if n == 0 { " (" } else { ", " }, said.whole().replace("; ", ", "))?;
         }
-        Ok(())
+        match said.len().checked_sub(SHOWN) {
+            Some(more) if more > 0 => write!(f, ", and {more} more peers)")?,
+            _ if said.is_empty() => {}
+            _ => write!(f, ")")?,
+        }
+        write!(f, "; what came is kept, run it again to continue")
     }
 }
 

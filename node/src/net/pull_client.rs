@@ -143,14 +143,17 @@ pub struct PullItem {
 /// A chunk on its way from the reading task.
 enum Incoming {
     Checked(Hash, Result<Vec<u8>, PullError>),
-    Hashing(Hash, JoinHandle<Result<Vec<u8>, PullError>>),
+    Hashing(Hash, Hashing),
 }
+
+/// The blocking task that compares a body with its hash.
+type Hashing = JoinHandle<Result<Vec<u8>, PullError>>;
 
 /// A pull under way.
 pub struct PullClient {
     incoming: mpsc::Receiver<Incoming>,
     /// A chunk that was taken from the reader and whose hash is not known yet.
-    hashing: Option<(Hash, JoinHandle<Result<Vec<u8>, PullError>>)>,
+    hashing: Option<(Hash, Hashing)>,
     reader: AbortHandle,
     ended: bool,
     asked: usize,

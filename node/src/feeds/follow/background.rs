@@ -56,9 +56,6 @@ pub(in crate::feeds) async fn background(inner: Weak<Inner>, net: Client, mut wo
             let Some(inner) = inner.upgrade() else { return };
             let feeds = Feeds { inner };
             let Ok(handle) = feeds.handle(&did) else { continue };
-            if let Some(peer) = peer {
-                handle.remember(peer);
-            }
             // One at a time per feed: what is asked for while one runs is what that one brings, or the next head does.
             if running.lock().unwrap_or_else(PoisonError::into_inner).insert(did, ()).is_some() {
                 continue;

@@ -69,6 +69,10 @@ impl Feeds {
                 continue;
             }
             match self.catch_up_from(handle, peer).await {
+                // It showed nothing of the machine: it may serve no feeds, or know nothing of this one.
+                Ok(report) if report == CatchUpReport::default() => {
+                    last = FollowError::Unknown { peer, did: handle.did };
+                }
                 Ok(report) => return Ok(report),
                 // About the machine, not about the peer: another peer would say the same.
                 Err(error @ (FollowError::Feeds(_) | FollowError::Equivocation(_) | FollowError::Closed(_))) => {
@@ -181,10 +185,6 @@ impl Feeds {
         'heads: loop {
             let (heads, more) = match ask(net, peer, &SyncRequest::Heads { did, from_log }).await? {
                 SyncResponse::Heads { heads, more } => (heads, more),
-                // It knows nothing of the machine, so it proves nothing: others are asked.
-                SyncResponse::NotFound if from_log == LogId::MACHINE => {
-                    return Err(FollowError::Unknown { peer, did });
-                }
                 SyncResponse::NotFound => (Vec::new(), false),
                 _ => return Err(odd(net, peer, "it was asked for heads").await),
             };

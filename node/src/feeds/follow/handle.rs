@@ -7,7 +7,7 @@ use std::{
 };
 
 use libp2p::PeerId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tributary_protocol::ids::Did;
 
@@ -33,7 +33,7 @@ pub(crate) struct Handle {
 }
 
 /// What one peer brought of a feed since the node started.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceTotal {
     /// Its peer id.
     pub peer: String,

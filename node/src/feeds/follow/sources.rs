@@ -4,14 +4,14 @@
 //! |---|---|
 //! | the machine | its newest binding names its nodes |
 //! | providers | named: by the configuration, or by provider records of the network, with [`Feeds::add_provider`] |
-//! | other followers | they told something about the feed: passed an entry or a head on, answered a question, subscribed to its gossip |
+//! | other followers | they are subscribed to the feed's gossip, or told something about it: passed an entry or a head on |
 //!
 //! That a peer may have something is a hint: what it sends is checked, and what it does not have is asked elsewhere.
 
 use std::sync::Arc;
 
 use libp2p::PeerId;
-use tributary_protocol::ids::Did;
+use tributary_protocol::{ids::Did, wire::topic_machine};
 
 use super::{
     super::{
@@ -40,14 +40,15 @@ impl Feeds {
 
     /// The peers to pull from, the most likely first. Grows while a pull runs.
     pub(in crate::feeds) async fn sources(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
-        let me = self.net()?.peer_id();
+        let net = self.net()?;
         let mut sources = self.machine_peers(handle).await?;
+        let listeners = net.listeners(topic_machine(&handle.did)).await?;
         let told: Vec<PeerId> = {
             let reach = handle.reach();
-            reach.providers.iter().chain(&reach.peers).copied().collect()
+            reach.providers.iter().chain(&listeners).chain(&reach.peers).copied().collect()
         };
         for peer in told {
-            if peer != me && !sources.contains(&peer) {
+            if peer != net.peer_id() && !sources.contains(&peer) {
                 sources.push(peer);
             }
         }

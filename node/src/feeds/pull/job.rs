@@ -176,7 +176,10 @@ impl Sources<'_> {
         let asked = self.asked.entry(peer).or_default();
         asked.ended = Some(Instant::now());
         if let Err(said) = result {
-            self.job.counts.of(peer, |source| source.said = Some(said.whole()));
+            // Most followers of a feed are like that: nothing to tell.
+            if !matches!(said, SourceError::ServesNone) {
+                self.job.counts.of(peer, |source| source.said = Some(said.whole()));
+            }
             asked.said = Some(said);
         }
     }

@@ -243,10 +243,10 @@ async fn open(
     items: Vec<(ChunkId, Arc<ChunkRecord>)>,
     ahead: bool,
 ) -> Result<Transfer, (Fault, SourceError)> {
-    let stream = job.net.open_pull(peer).await.map_err(|error| {
-        let never = matches!(error, RequestError::Unsupported { .. } | RequestError::Closed(_));
-        let fault = if never { Fault::Final } else { Fault::Broke };
-        (fault, SourceError::NoStream(Box::new(error)))
+    let stream = job.net.open_pull(peer).await.map_err(|error| match error {
+        RequestError::Unsupported { .. } => (Fault::Final, SourceError::ServesNone),
+        RequestError::Closed(_) => (Fault::Final, SourceError::NoStream(Box::new(error))),
+        _ => (Fault::Broke, SourceError::NoStream(Box::new(error))),
     })?;
     let wanted = items.iter().map(|(_, record)| Wanted { hash: record.hash, len: Some(record.len) }).collect();
     let options = PullOptions { window: ON_THE_WIRE, ..PullOptions::default() };
