@@ -123,6 +123,12 @@ impl Config {
         Self::read(&root, base, None)
     }
 
+    /// Whether the entries and chunks of other machines that this node holds are served to whoever asks.
+    #[must_use]
+    pub fn serves_followed(&self) -> bool {
+        self.buyer.reseed || !self.has_role(Role::Buyer)
+    }
+
     /// Reads the tree. With `agent`, the streams are those of peaq's agent's configuration.
     fn read(root: &Node, base: &Path, agent: Option<&agent::Topics>) -> Result<Self, ConfigError> {
         let section = Section::root(root)?;
@@ -174,7 +180,7 @@ impl Config {
             (peaq_field, peaq.orchestration.is_none(), Role::Machine, "machine"),
             (streams_field, streams.is_empty(), Role::Machine, "machine"),
             (follow_field, follow.is_empty(), Role::Buyer, "buyer"),
-            (buyer_field, buyer.subscriptions.is_empty(), Role::Buyer, "buyer"),
+            (buyer_field, buyer == BuyerConfig::default(), Role::Buyer, "buyer"),
         ] {
             if let Some(field) = field
                 && !empty

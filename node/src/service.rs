@@ -55,12 +55,13 @@ use self::{
     router::Routes,
     settings::{delivery_limits, net_config, parties, pull_config, store_options},
     status::NodeStatus,
-    sync_server::SyncServer,
+    sync_server::{FollowedHeads, SyncServer},
 };
 use crate::{
-    buyer::{Buyer, BuyerOptions, FeedLink, MAX_LINK_ADDRS},
+    buyer::Buyer,
     config::{Config, Role, Ros2Config},
     durations::Durations,
+    feeds::{FeedLink, Feeds, FeedsOptions, MAX_LINK_ADDRS},
     home::{Home, HomeLock, MachineKeys, Passphrase},
     machine::{Clock, Machine, MachineOptions, system_clock},
     net::{self, AddressState, Client, Multiaddr, NetError, NetEvents, PullServer},
@@ -119,6 +120,7 @@ struct Inner {
     net: Client,
     machine: Option<Arc<Machine>>,
     outbox: Option<Arc<Outbox>>,
+    feeds: Option<Feeds>,
     buyer: Option<Buyer>,
     access: Arc<AccessService>,
     sync: Arc<SyncServer>,
@@ -203,7 +205,7 @@ impl Node {
             })
             .await?
         };
-        let (machine, buyer) = opened?;
+        let Sides { machine, feeds, buyer } = opened?;
         let finish = machine.clone();
         let finished = async move {
             let outbox = machine.is_some().then_some(outbox);
@@ -215,11 +217,17 @@ impl Node {
             };
             let access = Arc::new(access);
             let with_outbox = machine.clone().zip(outbox.clone());
-            let followed = buyer.clone();
-            let followed = move |did: &Did| followed.as_ref().map(|buyer| buyer.heads(did)).unwrap_or_default();
-            let sync = Arc::new(SyncServer::new(store.clone(), with_outbox, Box::new(followed)));
-            let provider = Arc::new(StoredChunks(store.clone()));
-            let pulls = PullServer::start(&net, provider, pull_config(&config))?;
+            let (serves_followed, followed) = (config.serves_followed(), feeds.clone());
+            let followed = serves_followed.then(|| -> FollowedHeads {
+                Box::new(move |did| followed.as_ref().map(|feeds| feeds.heads(did)).unwrap_or_default())
+            });
+            let sync = Arc::new(SyncServer::new(store.clone(), with_outbox, followed));
+            let provider = StoredChunks { store: store.clone(), only: (!serves_followed).then_some(did) };
+            // Who has nothing to serve does not offer the protocol: peers need not ask then.
+            let pulls = match serves_followed || machine.is_some() {
+                true => Some(PullServer::start(&net, Arc::new(provider), pull_config(&config))?),
+                false => None,
+            };
             if let Some(machine) = &machine {
                 listen_to_own(&net, machine).await?;
             }
@@ -239,7 +247,7 @@ impl Node {
                 net: net.clone(),
                 store: store.clone(),
                 machine: machine.clone(),
-                buyer: buyer.clone(),
+                feeds: feeds.clone(),
                 sync: Arc::clone(&sync),
                 access: Arc::clone(&access),
                 gossip_took: Arc::clone(&gossip_took),
@@ -289,11 +297,12 @@ impl Node {
                 net,
                 machine,
                 outbox,
+                feeds,
                 buyer,
                 access,
                 sync,
                 gossip_took,
-                pulls: Mutex::new(Some(pulls)),
+                pulls: Mutex::new(pulls),
                 deliveries,
                 orchestration,
                 looking: Arc::new(Semaphore::new(1)),
@@ -319,6 +328,12 @@ impl Node {
     #[must_use]
     pub fn machine(&self) -> Option<&Arc<Machine>> {
         self.inner.machine.as_ref()
+    }
+
+    /// The feeds of other machines that it follows, with the role buyer.
+    #[must_use]
+    pub fn feeds(&self) -> Option<&Feeds> {
+        self.inner.feeds.as_ref()
     }
 
     /// The buying side, with the role buyer.
@@ -520,6 +535,13 @@ impl Inner {
     }
 }
 
+/// What the roles of a node bring.
+struct Sides {
+    machine: Option<Arc<Machine>>,
+    feeds: Option<Feeds>,
+    buyer: Option<Buyer>,
+}
+
 /// Opens the sides that the roles name.
 fn open_sides(
     home: &Home,
@@ -529,12 +551,16 @@ fn open_sides(
     net: Client,
     announcer: Arc<FeedAnnouncer>,
     clock: &Clock,
-) -> Result<(Option<Arc<Machine>>, Option<Buyer>), NodeError> {
-    let buyer = if config.has_role(Role::Buyer) {
-        let options = BuyerOptions { keys, store: store.clone(), net: Some(net), clock: Arc::clone(clock) };
-        Some(Buyer::open(options)?)
+) -> Result<Sides, NodeError> {
+    let feeds = if config.has_role(Role::Buyer) {
+        let (did, clock) = (keys.identity.did(), Arc::clone(clock));
+        Some(Feeds::open(FeedsOptions { did, store: store.clone(), net: Some(net), clock })?)
     } else {
         None
+    };
+    let buyer = match &feeds {
+        Some(feeds) if config.has_role(Role::Buyer) => Some(Buyer::open(keys, feeds.clone())?),
+        _ => None,
     };
     let machine = if config.has_role(Role::Machine) {
         let options = MachineOptions {
@@ -550,7 +576,7 @@ fn open_sides(
     } else {
         None
     };
-    Ok((machine, buyer))
+    Ok(Sides { machine, feeds, buyer })
 }
 
 /// Starts the ROS side, which ends as a source does: when the node stops, before the lanes.

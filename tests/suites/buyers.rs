@@ -5,5 +5,6 @@
 mod buyers {
     mod join;
     mod rotation;
+    mod sources;
     mod subscriptions;
 }

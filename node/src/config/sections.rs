@@ -15,8 +15,11 @@ use super::{
     resolve,
     stream::{Retention, retention},
 };
-use crate::buyer::{JoinPoint, SinkTerms, SubscriptionTerms};
 use crate::net::RelayCaps;
+use crate::{
+    buyer::{SinkTerms, SubscriptionTerms},
+    feeds::JoinPoint,
+};
 
 const ADDRESS: &str = "a multiaddr such as /ip4/0.0.0.0/tcp/4600 or /ip4/0.0.0.0/udp/4600/quic-v1";
 const PEER: &str = "a multiaddr that ends in the peer's id, such as /ip4/192.0.2.7/tcp/4600/p2p/12D3Koo…";
@@ -114,6 +117,8 @@ pub enum FollowStreams {
 /// What a buyer keeps up by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BuyerConfig {
+    /// Whether it serves the feeds that it follows: its log entries and the chunks that it has.
+    pub reseed: bool,
     /// Streams whose copy grows by itself.
     pub subscriptions: Vec<Subscription>,
 }
@@ -302,8 +307,12 @@ pub(super) fn buyer(field: Option<&Field<'_>>, follow: &[Follow], base: &Path) -
             Ok(found)
         })?,
     };
+    let reseed = match section.get("reseed") {
+        None => false,
+        Some(field) => field.one_of(&[("true", true), ("false", false)])?,
+    };
     section.finish()?;
-    Ok(BuyerConfig { subscriptions })
+    Ok(BuyerConfig { reseed, subscriptions })
 }
 
 fn subscription(item: &Field<'_>, follow: &[Follow], base: &Path) -> Result<Subscription, ConfigError> {

@@ -21,6 +21,7 @@ pub use super::{
     sync_server::SyncStatus,
 };
 pub use crate::buyer::{SubscriptionState, SubscriptionStatus};
+pub use crate::feeds::SourceTotal;
 use crate::machine::LaneReport;
 pub use crate::{
     machine::{FaultyPublisher, SourceReport, SourceState},
@@ -179,6 +180,9 @@ pub struct FollowedStatus {
     pub flagged: u64,
     /// Its logs.
     pub logs: Vec<FollowedLogStatus>,
+    /// Who brought its chunks since this node started, the most first.
+    #[serde(default)]
+    pub sources: Vec<SourceTotal>,
 }
 
 /// A log of a followed feed.
@@ -250,6 +254,9 @@ pub struct ServedStatus {
     pub chunks: u64,
     /// Bytes of ciphertext sent.
     pub bytes: u64,
+    /// Whether entries and chunks of other machines are served, too: a buyer does so with `reseed`.
+    #[serde(default)]
+    pub followed: bool,
 }
 
 /// Something that somebody should look at.

@@ -10,10 +10,13 @@ use tributary_protocol::{
     ids::{Did, LogId, LogKey},
 };
 
-use super::super::{
-    Buyer, blocking,
-    error::BuyerError,
-    feed::{JoinPoint, Streams},
+use super::{
+    super::{
+        Feeds, blocking,
+        error::FeedsError,
+        feed::{JoinPoint, Streams},
+    },
+    handle::SourceTotal,
 };
 
 /// How a feed stands.
@@ -41,6 +44,8 @@ pub struct FeedStatus {
     pub flagged: u64,
     /// Its logs.
     pub logs: Vec<LogStatus>,
+    /// Who brought its chunks since the node started, the most first.
+    pub sources: Vec<SourceTotal>,
 }
 
 /// How a log of a feed stands.
@@ -64,7 +69,7 @@ pub struct LogStatus {
     pub head_ms: Option<u64>,
 }
 
-impl Buyer {
+impl Feeds {
     /// Newest heads of a followed machine's logs, as they were signed, for peers that ask this node. Call it where blocking is
     /// allowed.
     #[must_use]
@@ -83,8 +88,8 @@ impl Buyer {
     ///
     /// # Errors
     ///
-    /// [`BuyerError::NotFollowed`].
-    pub async fn status(&self, did: &Did) -> Result<FeedStatus, BuyerError> {
+    /// [`FeedsError::NotFollowed`].
+    pub async fn status(&self, did: &Did) -> Result<FeedStatus, FeedsError> {
         let (handle, now) = (self.handle(did)?, self.now());
         blocking(move || {
             let feed = handle.feed();
@@ -116,6 +121,7 @@ impl Buyer {
                 noise: follower.noise(),
                 flagged: handle.flagged.load(Relaxed),
                 logs: follower.tips().map(log).collect(),
+                sources: handle.totals(),
             }
         })
         .await

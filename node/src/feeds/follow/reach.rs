@@ -1,16 +1,13 @@
-//! Which peers have a machine's feed and chunks, and connections to them.
+//! Which peers have a machine's feed, and connections to them.
 
 use std::sync::Arc;
 
 use libp2p::{Multiaddr, PeerId, identity, multiaddr::Protocol};
-use tributary_protocol::{binding::Binding, ids::Did};
+use tributary_protocol::binding::Binding;
 
 use super::{
-    super::{
-        Buyer, blocking,
-        error::{BuyerError, FollowError},
-    },
-    handle::{Handle, MAX_PEERS},
+    super::{Feeds, blocking, error::FollowError},
+    handle::Handle,
 };
 
 /// The peers that a binding names.
@@ -22,9 +19,9 @@ pub(super) fn node_peers(binding: &Binding) -> Vec<PeerId> {
     binding.node_keys.iter().filter_map(peer).collect()
 }
 
-impl Buyer {
+impl Feeds {
     /// The peers to ask about a feed: the machine's own nodes first.
-    pub(in crate::buyer) async fn peers_of(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
+    pub(in crate::feeds) async fn peers_of(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
         let mut peers = self.machine_peers(handle).await?;
         let others: Vec<PeerId> = handle.reach().peers.clone();
         peers.extend(others.into_iter().filter(|peer| !peers.contains(peer)).collect::<Vec<_>>());
@@ -32,7 +29,7 @@ impl Buyer {
     }
 
     /// The nodes that the machine's newest binding names.
-    pub(in crate::buyer) async fn machine_peers(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
+    pub(crate) async fn machine_peers(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
         let handle = Arc::clone(handle);
         Ok(blocking(move || handle.feed().follower().chain().map(|chain| node_peers(chain.current())))
             .await?
@@ -40,7 +37,7 @@ impl Buyer {
     }
 
     /// Makes sure that there is a connection to a peer.
-    pub(in crate::buyer) async fn reach(&self, handle: &Arc<Handle>, peer: PeerId) -> Result<(), FollowError> {
+    pub(crate) async fn reach(&self, handle: &Arc<Handle>, peer: PeerId) -> Result<(), FollowError> {
         let net = self.net()?;
         let known = Arc::clone(handle);
         let addrs = blocking(move || known.feed().row.addrs.clone()).await?;
@@ -50,28 +47,5 @@ impl Buyer {
         };
         let addrs = addrs.iter().filter_map(|addr| addr.parse().ok()).filter(fits).collect();
         net.connect(peer, addrs).await.map_err(|source| FollowError::Dial { did: handle.did, source: Box::new(source) })
-    }
-
-    /// Adds a peer that may have a machine's feed and chunks, such as a mirror. At most 16 are kept per machine.
-    ///
-    /// # Errors
-    ///
-    /// [`BuyerError::NotFollowed`].
-    pub fn add_provider(&self, did: &Did, peer: PeerId) -> Result<(), BuyerError> {
-        let handle = self.handle(did)?;
-        handle.remember(peer);
-        let mut reach = handle.reach();
-        if !reach.providers.contains(&peer) && reach.providers.len() < MAX_PEERS {
-            reach.providers.push(peer);
-        }
-        Ok(())
-    }
-
-    /// The peers to pull from: the machine's own nodes, then those named as providers.
-    pub(in crate::buyer) async fn providers_of(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
-        let mut peers = self.machine_peers(handle).await?;
-        let named: Vec<PeerId> = handle.reach().providers.clone();
-        peers.extend(named.into_iter().filter(|peer| !peers.contains(peer)).collect::<Vec<_>>());
-        Ok(peers)
     }
 }
