@@ -47,7 +47,7 @@ use tributary_protocol::{
 use tributary_store::{OpenReport, Store};
 
 use self::{
-    access::AccessService,
+    access::{AccessPolicy, AccessService},
     announcer::{FeedAnnouncer, Outbox},
     chunks::StoredChunks,
     health::Health,
@@ -152,6 +152,15 @@ impl Node {
     ///
     /// Names what is wrong; nothing is left running then.
     pub async fn start(options: NodeOptions) -> Result<Self, NodeError> {
+        Self::start_with(options, None).await
+    }
+
+    /// As [`Node::start`], with what decides requests that would otherwise wait for the operator.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::start`].
+    pub async fn start_with(options: NodeOptions, policy: Option<Arc<dyn AccessPolicy>>) -> Result<Self, NodeError> {
         let NodeOptions { home, mut config, passphrase, ros_arguments } = options;
         if ros_arguments.is_some() {
             config.ros2.get_or_insert_default();
@@ -176,7 +185,7 @@ impl Node {
                 return Err(error.into());
             }
         };
-        let parts = Parts { home, config, lock, keys, store: store.clone(), net: net.clone(), ros_arguments };
+        let parts = Parts { home, config, lock, keys, store: store.clone(), net: net.clone(), ros_arguments, policy };
         match Self::assemble(parts, events).await {
             Ok(node) => Ok(node),
             Err(error) => {
@@ -188,7 +197,7 @@ impl Node {
     }
 
     async fn assemble(parts: Parts, events: NetEvents) -> Result<Self, NodeError> {
-        let Parts { home, config, lock, keys, store, net, ros_arguments } = parts;
+        let Parts { home, config, lock, keys, store, net, ros_arguments, policy } = parts;
         let clock = system_clock();
         let did = keys.identity.did();
         // From here on nobody who subscribes is missed.
@@ -213,7 +222,7 @@ impl Node {
                 let (machine, store, clock) = (machine.clone(), store.clone(), Arc::clone(&clock));
                 blocking(move || AccessService::open(machine, store, clock, rate, Some(hooks))).await??
             };
-            let access = Arc::new(access);
+            let access = Arc::new(access.with_policy(policy));
             let with_outbox = machine.clone().zip(outbox.clone());
             let followed = buyer.clone();
             let followed = move |did: &Did| followed.as_ref().map(|buyer| buyer.heads(did)).unwrap_or_default();
@@ -464,6 +473,7 @@ struct Parts {
     store: Store,
     net: Client,
     ros_arguments: Option<Vec<String>>,
+    policy: Option<Arc<dyn AccessPolicy>>,
 }
 
 impl Inner {
