@@ -27,6 +27,7 @@ mod reaching;
 mod reader;
 mod ros2;
 mod rules;
+mod scenario;
 mod sections;
 mod stream;
 mod units;
@@ -40,6 +41,7 @@ pub use peaq::{BuyerToken, OrchestrationConfig, PaymentCheck, PeaqConfig, PriceC
 pub use reaching::{DiscoveryConfig, NatConfig};
 pub use ros2::{Durability, History, Qos, Reliability, Ros2Config, Stamp};
 pub use rules::{DefaultAction, FieldAction, FieldRule, FieldRules, RuleKey, RulesError};
+pub use scenario::{Expectations, Fault, FaultKind, Scenario, ScenarioFeed};
 pub(crate) use sections::DEFAULT_ROTATE;
 pub use sections::{
     BuyerConfig, ControlConfig, Follow, FollowStreams, Limits, NetworkConfig, StoreConfig, Subscription,

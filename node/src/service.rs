@@ -48,7 +48,7 @@ use tributary_protocol::{
 use tributary_store::{OpenReport, Store};
 
 use self::{
-    access::AccessService,
+    access::{AccessPolicy, AccessService},
     announcer::{FeedAnnouncer, Outbox},
     chunks::StoredChunks,
     health::Health,
@@ -159,6 +159,15 @@ impl Node {
     ///
     /// Names what is wrong; nothing is left running then.
     pub async fn start(options: NodeOptions) -> Result<Self, NodeError> {
+        Self::start_with(options, None).await
+    }
+
+    /// As [`Node::start`], with what decides requests that would otherwise wait for the operator.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::start`].
+    pub async fn start_with(options: NodeOptions, policy: Option<Arc<dyn AccessPolicy>>) -> Result<Self, NodeError> {
         let NodeOptions { home, mut config, passphrase, ros_arguments } = options;
         if ros_arguments.is_some() {
             config.ros2.get_or_insert_default();
@@ -197,7 +206,7 @@ impl Node {
             }
         };
         let parts =
-            Parts { home, config, lock, keys, store: store.clone(), net: net.clone(), clock, memory, ros_arguments };
+            Parts { home, config, lock, keys, store: store.clone(), net: net.clone(), clock, memory, ros_arguments, policy };
         match Self::assemble(parts, events).await {
             Ok(node) => Ok(node),
             Err(error) => {
@@ -209,7 +218,7 @@ impl Node {
     }
 
     async fn assemble(parts: Parts, events: NetEvents) -> Result<Self, NodeError> {
-        let Parts { home, config, lock, keys, store, net, clock, memory, ros_arguments } = parts;
+        let Parts { home, config, lock, keys, store, net, clock, memory, ros_arguments, policy } = parts;
         let did = keys.identity.did();
         // From here on nobody who subscribes is missed.
         let peer_events = net.watch_peers();
@@ -233,7 +242,7 @@ impl Node {
                 let (machine, store, clock) = (machine.clone(), store.clone(), Arc::clone(&clock));
                 blocking(move || AccessService::open(machine, store, clock, rate, Some(hooks))).await??
             };
-            let access = Arc::new(access);
+            let access = Arc::new(access.with_policy(policy));
             let with_outbox = machine.clone().zip(outbox.clone());
             let (serves_followed, followed) = (config.serves_followed(), feeds.clone());
             let followed = serves_followed.then(|| -> FollowedHeads {
@@ -504,6 +513,7 @@ struct Parts {
     clock: Clock,
     memory: Arc<Memory>,
     ros_arguments: Option<Vec<String>>,
+    policy: Option<Arc<dyn AccessPolicy>>,
 }
 
 impl Inner {

@@ -5,7 +5,7 @@
 //! cargo bench -p tributary-tests --bench end_to_end -- seal packages     only these sections
 //! ```
 //!
-//! Sections: `seal`, `packages`, `store`, `pull`, `latency`, `forward`, `frames`, `grant`, `access`, and with `--features ros2` in the environment of
+//! Sections: `seal`, `packages`, `store`, `pull`, `latency`, `forward`, `frames`, `grant`, `access`, `testnet`, and with `--features ros2` in the environment of
 //! `tests/tools/ros2_env.sh`: `ros2`. A figure and what it is compared with take turns, five rounds; a ratio
 //! is the median of the ratios of the rounds, because machines and disks drift. What happens inside one thread is measured in CPU
 //! time of that thread, so "per core" holds on a machine that does something else, too; what waits for disks and peers is
@@ -18,6 +18,8 @@
 //! | `TRIBUTARY_BENCH_DIR` | where stores and homes go, on a real disk; default: below the build directory |
 //! | `TRIBUTARY_BENCH_SKIP_4GIB` | when set, the pull of 4 GiB is left out (it needs 9 GiB of disk) |
 //! | `TRIBUTARY_BENCH_OFFICIAL_CHUNKS` | chunks that the official `grant` has at most, 4,000 when not set |
+//! | `TRIBUTARY_BENCH_TESTNET_PAIRS` | machines, and buyers, of the section `testnet`: 20 when not set |
+//! | `TRIBUTARY_BENCH_TESTNET_SECONDS` | how long it runs: 180 when not set |
 //! | `TRIBUTARY_BENCH_ROUNDS` | rounds, 5 when not set |
 //! | `TRIBUTARY_BENCH_MESSAGES` | messages in a round of `latency`, and entries in one of `forward`; 400 when not set |
 
@@ -64,6 +66,8 @@ mod seal;
 mod store;
 #[path = "end_to_end/table.rs"]
 mod table;
+#[path = "end_to_end/testnet.rs"]
+mod testnet;
 
 use std::path::PathBuf;
 
@@ -80,6 +84,7 @@ const SECTIONS: &[&str] = &[
     "frames",
     "grant",
     "access",
+    "testnet",
     #[cfg(feature = "ros2")]
     "ros2",
 ];
@@ -127,6 +132,7 @@ fn main() {
             "forward" => forward::run(&mut bench),
             "frames" => frames::run(&mut bench),
             "grant" => grant::run(&mut bench),
+            "testnet" => testnet::run(&mut bench),
             #[cfg(feature = "ros2")]
             "ros2" => ros2::run(&mut bench),
             _ => access::run(&mut bench),

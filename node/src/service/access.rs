@@ -32,7 +32,7 @@ pub(crate) use self::audit::read as audit_log;
 pub(super) use self::hook::{Hooks, hooks};
 pub use self::{
     audit::{AuditEvent, AuditRecord},
-    desk::Admission,
+    desk::{AccessPolicy, AccessQuestion, Admission, PolicyDecision},
     hook::HookStatus,
     meter::AccessStatus,
     order::{BadOrder, Given, Order, OrderRange, OrderState},
@@ -186,6 +186,14 @@ impl AccessService {
             rates: PeerRates::new(each, all),
             places: Arc::new(Semaphore::new(AT_A_TIME)),
         })
+    }
+
+    /// Lets `policy` decide what would otherwise wait for the operator.
+    pub(super) fn with_policy(mut self, policy: Option<Arc<dyn AccessPolicy>>) -> Self {
+        if let Some(desk) = &mut self.desk {
+            desk.policy = policy;
+        }
+        self
     }
 
     /// The desk of a machine without a node: nobody asks, the operator gives.

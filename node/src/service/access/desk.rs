@@ -5,7 +5,7 @@ mod grants;
 mod operator;
 mod policy;
 
-pub use self::policy::Admission;
+pub use self::policy::{AccessPolicy, AccessQuestion, Admission, PolicyDecision};
 
 use std::{
     collections::BTreeMap,
@@ -61,6 +61,8 @@ pub(super) struct Desk {
     clock: Clock,
     hooks: Option<Hooks>,
     meter: Arc<AccessMeter>,
+    /// Decides what would otherwise wait for the operator.
+    pub(super) policy: Option<Arc<dyn AccessPolicy>>,
     /// Held from the look at an order to the commit of what became of it: the desk decides one request at a time.
     state: Mutex<State>,
 }
@@ -85,7 +87,7 @@ impl Desk {
         meter: Arc<AccessMeter>,
     ) -> Result<Self, AccessError> {
         let state = State { audit: Audit::open(&store)?, pending: BTreeMap::new() };
-        let desk = Self { machine, store, clock, hooks, meter, state: Mutex::new(state) };
+        let desk = Self { machine, store, clock, hooks, meter, policy: None, state: Mutex::new(state) };
         let mut pending = BTreeMap::new();
         desk.for_each_order(|row| {
             if row.order.state == OrderState::Pending {
