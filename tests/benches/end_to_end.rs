@@ -5,7 +5,7 @@
 //! cargo bench -p tributary-tests --bench end_to_end -- seal packages     only these sections
 //! ```
 //!
-//! Sections: `seal`, `packages`, `store`, `pull`, `frames`, `grant`, `access`, and with `--features ros2` in the environment of
+//! Sections: `seal`, `packages`, `store`, `pull`, `frames`, `grant`, `access`, `hostile`, and with `--features ros2` in the environment of
 //! `tests/tools/ros2_env.sh`: `ros2`. A figure and what it is compared with take turns, five rounds; a ratio
 //! is the median of the ratios of the rounds, because machines and disks drift. What happens inside one thread is measured in CPU
 //! time of that thread, so "per core" holds on a machine that does something else, too; what waits for disks and peers is
@@ -18,6 +18,7 @@
 //! | `TRIBUTARY_BENCH_DIR` | where stores and homes go, on a real disk; default: below the build directory |
 //! | `TRIBUTARY_BENCH_SKIP_4GIB` | when set, the pull of 4 GiB is left out (it needs 9 GiB of disk) |
 //! | `TRIBUTARY_BENCH_OFFICIAL_CHUNKS` | chunks that the official `grant` has at most, 4,000 when not set |
+//! | `TRIBUTARY_BENCH_HOSTILE_MIB` | what is pulled beside a hostile peer, 48 when not set |
 //! | `TRIBUTARY_BENCH_ROUNDS` | rounds, 5 when not set |
 
 #![allow(
@@ -36,6 +37,8 @@ mod bare;
 mod frames;
 #[path = "end_to_end/grant.rs"]
 mod grant;
+#[path = "end_to_end/hostile.rs"]
+mod hostile;
 #[path = "end_to_end/machine.rs"]
 mod machine;
 #[path = "../../store/benches/append/measure.rs"]
@@ -71,6 +74,7 @@ const SECTIONS: &[&str] = &[
     "frames",
     "grant",
     "access",
+    "hostile",
     #[cfg(feature = "ros2")]
     "ros2",
 ];
@@ -85,7 +89,7 @@ struct Bench {
 }
 
 fn main() {
-    if measure::run_child() || bare::run_child() {
+    if measure::run_child() || bare::run_child() || hostile::run_child() {
         return;
     }
     // Cargo adds `--bench`.
@@ -113,6 +117,7 @@ fn main() {
             "pull" => pull::run(&mut bench),
             "frames" => frames::run(&mut bench),
             "grant" => grant::run(&mut bench),
+            "hostile" => hostile::run(&mut bench),
             #[cfg(feature = "ros2")]
             "ros2" => ros2::run(&mut bench),
             _ => access::run(&mut bench),

@@ -1,7 +1,10 @@
 //! A followed feed in memory, and what is known about reaching it.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,6 +28,8 @@ pub(in crate::buyer) struct Handle {
     pub(super) turn: Semaphore,
     state: Mutex<Reach>,
     pub(super) flagged: AtomicU64,
+    /// By how much the machine's clock is ahead of ours, ms; [`i64::MIN`] while that is not known.
+    clock_offset_ms: AtomicI64,
 }
 
 /// Who may be asked.
@@ -45,6 +50,7 @@ impl Handle {
             turn: Semaphore::new(1),
             state: Mutex::default(),
             flagged: AtomicU64::new(0),
+            clock_offset_ms: AtomicI64::new(i64::MIN),
         })
     }
 
@@ -54,6 +60,16 @@ impl Handle {
 
     pub(super) fn reach(&self) -> MutexGuard<'_, Reach> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The machine itself has just said what time it is: so many ms ahead of our clock, or behind.
+    pub(in crate::buyer) fn clock_is(&self, offset_ms: i64) {
+        self.clock_offset_ms.store(offset_ms, Relaxed);
+    }
+
+    /// By how much its clock is ahead of ours, ms; `None` while it has not said.
+    pub(super) fn clock_offset_ms(&self) -> Option<i64> {
+        Some(self.clock_offset_ms.load(Relaxed)).filter(|offset| *offset != i64::MIN)
     }
 
     /// Remembers a peer that may have the feed; the newest first.

@@ -39,6 +39,8 @@ pub struct FeedStatus {
     pub noise: u64,
     /// Entries whose time or binding looked odd.
     pub flagged: u64,
+    /// By how much its clock was ahead of ours when it last spoke to us, ms; negative when it was behind.
+    pub clock_offset_ms: Option<i64>,
     /// Its logs.
     pub logs: Vec<LogStatus>,
 }
@@ -115,6 +117,7 @@ impl Buyer {
                 equivocations: feed.evidence(),
                 noise: follower.noise(),
                 flagged: handle.flagged.load(Relaxed),
+                clock_offset_ms: handle.clock_offset_ms(),
                 logs: follower.tips().map(log).collect(),
             }
         })

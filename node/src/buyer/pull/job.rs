@@ -184,7 +184,7 @@ impl Job {
         let arrived = locked(&self.arrived).clone().ok_or(Failure::Stopped)?;
         let stream = net.open_pull(peer).await.map_err(Failure::Request)?;
         let wanted = due.iter().map(|item| Wanted { hash: item.record.hash, len: Some(item.record.len) }).collect();
-        let options = PullOptions { window: ON_THE_WIRE, ..PullOptions::default() };
+        let options = PullOptions { window: ON_THE_WIRE, pace: Some(net.pace(peer)), ..PullOptions::default() };
         let mut client = PullClient::start(stream, wanted, options).map_err(Failure::Pull)?.counted(net);
         while let Some(first) = due.front() {
             let item = tokio::select! {
