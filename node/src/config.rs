@@ -23,6 +23,7 @@ mod metrics;
 mod overrides;
 mod pattern;
 mod peaq;
+mod rates;
 mod reaching;
 mod reader;
 mod ros2;
@@ -38,6 +39,7 @@ pub use metrics::MetricsConfig;
 pub use overrides::Overrides;
 pub use pattern::TopicPattern;
 pub use peaq::{BuyerToken, OrchestrationConfig, PaymentCheck, PeaqConfig, PriceConfig, SellerAgent};
+pub use rates::{Profile, RateLimits};
 pub use reaching::{DiscoveryConfig, NatConfig};
 pub use ros2::{Durability, History, Qos, Reliability, Ros2Config, Stamp};
 pub use rules::{DefaultAction, FieldAction, FieldRule, FieldRules, RuleKey, RulesError};
@@ -152,7 +154,18 @@ impl Config {
             Some(field) => field.section()?.get("relay"),
             None => None,
         };
+        let profile_field = match &network_field {
+            Some(field) => field.section()?.get("profile"),
+            None => None,
+        };
         let network = sections::network(network_field)?;
+        if let Some(field) = profile_field
+            && network.profile.is_metered()
+            && seen.contains(&Role::Relay)
+        {
+            return Err(field
+                .conflict("does not go with the role `relay`: a relay carries what others send; remove one of them"));
+        }
         let store = sections::store(section.get("store"))?;
         let control = sections::control(section.get("control"), base)?;
         let metrics = metrics::metrics(section.get("metrics"))?;

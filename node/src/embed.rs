@@ -35,7 +35,7 @@ pub use self::{
     publisher::{Publisher, PublisherError},
 };
 pub use crate::{
-    buyer::FeedLink,
+    feeds::FeedLink,
     service::{
         Node,
         access::{AccessPolicy, AccessQuestion, PolicyDecision},

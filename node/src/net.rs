@@ -36,6 +36,7 @@ mod reputation;
 mod reservations;
 mod room;
 mod scope;
+mod shaping;
 mod streams;
 mod swarm;
 mod task;
@@ -59,6 +60,7 @@ pub use pull_server::{ChunkLookup, ChunkProvider, PullServer, PullServerConfig, 
 pub use reachability::{AddressState, OwnAddress, Reach};
 pub use reputation::Offence;
 pub use reservations::{RelayReservation, ReservationState};
+pub use shaping::{Class, Pace, RateCaps, RateReport, RatesReport, Way, WayReport};
 pub use task::start;
 
 // The types of libp2p that appear in our signatures.

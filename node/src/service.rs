@@ -55,7 +55,7 @@ use self::{
     keeper::Kept,
     memory::Memory,
     router::Routes,
-    settings::{delivery_limits, net_config, parties, pull_config, store_options},
+    settings::{delivery_limits, max_attachment, net_config, parties, pull_config, store_options},
     status::NodeStatus,
     sync_server::{FollowedHeads, SyncServer},
 };
@@ -205,8 +205,18 @@ impl Node {
                 return Err(error.into());
             }
         };
-        let parts =
-            Parts { home, config, lock, keys, store: store.clone(), net: net.clone(), clock, memory, ros_arguments, policy };
+        let parts = Parts {
+            home,
+            config,
+            lock,
+            keys,
+            store: store.clone(),
+            net: net.clone(),
+            clock,
+            memory,
+            ros_arguments,
+            policy,
+        };
         match Self::assemble(parts, events).await {
             Ok(node) => Ok(node),
             Err(error) => {
@@ -222,7 +232,7 @@ impl Node {
         let did = keys.identity.did();
         // From here on nobody who subscribes is missed.
         let peer_events = net.watch_peers();
-        let (announcer, announcements, outbox) = FeedAnnouncer::new();
+        let (announcer, announcements, outbox) = FeedAnnouncer::new(max_attachment(&config));
         let opened = {
             let (store, net, clock, config) = (store.clone(), net.clone(), Arc::clone(&clock), config.clone());
             let (home, runtime) = (home.clone(), tokio::runtime::Handle::current());

@@ -7,6 +7,7 @@ mod net_suite {
     mod addresses;
     mod gossip;
     mod pull;
+    mod rates;
     mod relay;
     mod requests;
     mod soak;

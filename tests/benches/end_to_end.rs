@@ -5,7 +5,7 @@
 //! cargo bench -p tributary-tests --bench end_to_end -- seal packages     only these sections
 //! ```
 //!
-//! Sections: `seal`, `packages`, `store`, `pull`, `latency`, `forward`, `frames`, `grant`, `access`, `testnet`, and with `--features ros2` in the environment of
+//! Sections: `seal`, `packages`, `store`, `pull`, `latency`, `forward`, `frames`, `grant`, `access`, `testnet`, `hostile`, and with `--features ros2` in the environment of
 //! `tests/tools/ros2_env.sh`: `ros2`. A figure and what it is compared with take turns, five rounds; a ratio
 //! is the median of the ratios of the rounds, because machines and disks drift. What happens inside one thread is measured in CPU
 //! time of that thread, so "per core" holds on a machine that does something else, too; what waits for disks and peers is
@@ -20,6 +20,7 @@
 //! | `TRIBUTARY_BENCH_OFFICIAL_CHUNKS` | chunks that the official `grant` has at most, 4,000 when not set |
 //! | `TRIBUTARY_BENCH_TESTNET_PAIRS` | machines, and buyers, of the section `testnet`: 20 when not set |
 //! | `TRIBUTARY_BENCH_TESTNET_SECONDS` | how long it runs: 180 when not set |
+//! | `TRIBUTARY_BENCH_HOSTILE_MIB` | what is pulled beside a hostile peer, 48 when not set |
 //! | `TRIBUTARY_BENCH_ROUNDS` | rounds, 5 when not set |
 //! | `TRIBUTARY_BENCH_MESSAGES` | messages in a round of `latency`, and entries in one of `forward`; 400 when not set |
 
@@ -43,6 +44,8 @@ mod forward;
 mod frames;
 #[path = "end_to_end/grant.rs"]
 mod grant;
+#[path = "end_to_end/hostile.rs"]
+mod hostile;
 #[path = "end_to_end/latency.rs"]
 mod latency;
 #[path = "end_to_end/machine.rs"]
@@ -85,6 +88,7 @@ const SECTIONS: &[&str] = &[
     "grant",
     "access",
     "testnet",
+    "hostile",
     #[cfg(feature = "ros2")]
     "ros2",
 ];
@@ -101,7 +105,7 @@ struct Bench {
 }
 
 fn main() {
-    if measure::run_child() || bare::run_child() {
+    if measure::run_child() || bare::run_child() || hostile::run_child() {
         return;
     }
     // Cargo adds `--bench`.
@@ -133,6 +137,7 @@ fn main() {
             "frames" => frames::run(&mut bench),
             "grant" => grant::run(&mut bench),
             "testnet" => testnet::run(&mut bench),
+            "hostile" => hostile::run(&mut bench),
             #[cfg(feature = "ros2")]
             "ros2" => ros2::run(&mut bench),
             _ => access::run(&mut bench),

@@ -141,6 +141,8 @@ impl Buyer {
         };
         let bad = |source| AccessError::Quote { did: *did, source };
         let quote = SignedQuote::decode(&bytes).map_err(bad)?;
+        let ours = i64::try_from(self.feeds().now()).unwrap_or(i64::MAX);
+        let theirs = i64::try_from(quote.quote().issued_ms).unwrap_or(i64::MAX);
         // The key may have changed since we looked.
         if self.check_quote(did, &quote).await?.is_err() {
             self.feeds().fetch_bindings(&self.feeds().handle(did)?, peer).await?;
@@ -149,6 +151,7 @@ impl Buyer {
         if quote.quote().selection != selection {
             return Err(AccessError::OtherSelection(*did));
         }
+        self.feeds().handle(did)?.clock_is(theirs.saturating_sub(ours));
         Ok(quote)
     }
 
@@ -157,7 +160,10 @@ impl Buyer {
         did: &Did,
         quote: &SignedQuote,
     ) -> Result<Result<(), tributary_protocol::access::QuoteError>, AccessError> {
-        let (handle, quote, buyer, now) = (self.feeds().handle(did)?, quote.clone(), self.did(), self.feeds().now());
+        let (handle, quote, buyer) = (self.feeds().handle(did)?, quote.clone(), self.did());
+        // It has just come. Whether it is past its time is for the machine to say, when it is taken: by this node's clock, which may be
+        // an hour off, it could be over before it was made.
+        let now = quote.quote().issued_ms;
         Ok(blocking(move || {
             let feed = handle.feed();
             let chain = feed.follower().chain().ok_or(FeedsError::NotFollowed(handle.did))?;
@@ -210,7 +216,8 @@ impl Buyer {
             buyer: self.did(),
             buyer_enc: self.inner.encryption.public(),
             nonce,
-            expires_ms: self.feeds().now().saturating_add(REQUEST_LIFE_MS),
+            // By the machine's clock, which judges it.
+            expires_ms: quote.quote().issued_ms.saturating_add(REQUEST_LIFE_MS),
             payment,
         };
         let request = SignedRequest::sign(request, &self.inner.identity)?;

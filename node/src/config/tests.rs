@@ -92,6 +92,33 @@ fn the_buyers_example_is_valid() {
 }
 
 #[test]
+fn a_metered_link_has_low_limits_and_whatever_is_said_wins() {
+    let normal = parse("roles: [machine]").expect("valid").network;
+    assert_eq!((normal.limits.up, normal.limits.down), (RateLimits::default(), RateLimits::default()));
+    let metered =
+        |more: &str| parse(&format!("roles: [machine]\nnetwork: {{profile: metered{more}}}")).expect("valid").network;
+    let plain = metered("");
+    assert!(plain.profile.is_metered() && !plain.nat.autonat_server && normal.nat.autonat_server);
+    assert_eq!((plain.limits.up.total, plain.limits.pull_bytes_per_second), (Some(128 << 10), Some(64 << 10)));
+    assert_eq!((plain.limits.down.pull, plain.limits.pulls, plain.limits.pulls_per_peer), (Some(256 << 10), 4, 2));
+    let said = metered(
+        ", nat: {autonat_server: true}, limits: {pulls: 9, up: {total: none, gossip: 20KiB}, down: {pull: 1MiB}}",
+    );
+    assert_eq!((said.limits.pulls, said.nat.autonat_server, said.limits.down.pull), (9, true, Some(1 << 20)));
+    let expected = RateLimits { total: None, gossip: Some(20 << 10), ..plain.limits.up };
+    assert_eq!(said.limits.up, expected);
+    for (text, expected) in [
+        ("roles: [machine]\nnetwork: {profile: cheap}", "one of normal, metered"),
+        ("roles: [relay]\nnetwork: {profile: metered}", "does not go with the role `relay`"),
+        ("roles: [machine]\nnetwork: {limits: {up: {pull: 1MiB}}}", "network.limits.up.pull"),
+        ("roles: [machine]\nnetwork: {limits: {down: {sync: 1KiB}}}", "none, or"),
+    ] {
+        let message = error(text);
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
 fn a_relay_has_limits_and_only_a_relay_has() {
     let limits = "network: {relay: {circuits: 3, circuit_bytes: none, reservation_time: 2h}}";
     let relay = parse(&format!("roles: [relay]\n{limits}")).expect("valid").network.relay;

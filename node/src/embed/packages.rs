@@ -19,10 +19,8 @@ use tributary_protocol::{
 };
 
 use crate::{
-    buyer::{
-        Buyer, BuyerError, FeedEvent, FeedLink, FollowError, SinkTerms, Streams, SubscriptionError, SubscriptionState,
-        SubscriptionStatus, SubscriptionTerms,
-    },
+    buyer::{Buyer, SinkTerms, SubscriptionError, SubscriptionState, SubscriptionStatus, SubscriptionTerms},
+    feeds::{FeedEvent, FeedLink, FeedsError, FollowError, Streams},
     service::Node,
 };
 
@@ -48,7 +46,7 @@ pub enum PackagesError {
     Subscription(#[from] SubscriptionError),
     /// What is stored cannot be read.
     #[error(transparent)]
-    Buyer(#[from] BuyerError),
+    Feeds(#[from] FeedsError),
     /// The machine took access back, or refused it.
     #[error("the subscription to {stream} has ended: {reason}")]
     Ended {
@@ -135,8 +133,8 @@ impl Node {
     /// When this node is no buyer, or the machine is not found.
     pub async fn packages(&self, link: &FeedLink, stream: &str) -> Result<PackageStream, PackagesError> {
         let buyer = self.buyer().cloned().ok_or(PackagesError::NoBuyer)?;
-        let events = buyer.watch();
-        buyer.follow(link, Streams::All).await?;
+        let events = buyer.feeds().watch();
+        buyer.feeds().follow(link, Streams::All).await?;
         let terms = SubscriptionTerms {
             stream: stream.to_owned(),
             renew: true,

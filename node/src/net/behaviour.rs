@@ -35,6 +35,7 @@ use super::{
     relay_server::RelayServer,
     room::Room,
     scope::Scope,
+    shaping::Shaper,
     streams::Streams,
     topics::{self, FeedTopics},
 };
@@ -99,6 +100,7 @@ impl Behaviour {
         streams: RawStreams,
         relay_client: relay::client::Behaviour,
         counters: &Arc<Counters>,
+        shaper: &Arc<Shaper>,
     ) -> Result<Self, StartError> {
         let me = key.public().to_peer_id();
         let floor = Scope::floor(&config.listen);
@@ -139,7 +141,7 @@ impl Behaviour {
             memory: memory.into(),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
-            gossip: gossip(config, counters)?,
+            gossip: gossip(config, counters, shaper)?,
             nudge: Nudge::new(),
             sync: requests(SYNC_PROTOCOL, sync, config.sync_timeout),
             access: requests(ACCESS_PROTOCOL, access, config.access_timeout),
@@ -202,7 +204,7 @@ fn requests(protocol: &'static str, codec: FrameCodec, timeout: Duration) -> Req
     Requests::with_codec(codec, [(StreamProtocol::new(protocol), ProtocolSupport::Full)], config)
 }
 
-fn gossip(config: &NetConfig, counters: &Arc<Counters>) -> Result<Gossip, StartError> {
+fn gossip(config: &NetConfig, counters: &Arc<Counters>, shaper: &Arc<Shaper>) -> Result<Gossip, StartError> {
     let setup = |reason: String| StartError::Setup { part: "gossip", reason };
     let settings = gossipsub::ConfigBuilder::default()
         // The authors of messages are known by the signature of the entry inside; the envelope names nobody.
@@ -219,7 +221,8 @@ fn gossip(config: &NetConfig, counters: &Arc<Counters>) -> Result<Gossip, StartE
         .heartbeat_initial_delay(config.gossip_heartbeat)
         .build()
         .map_err(|error| setup(error.to_string()))?;
-    let (authors, arrivals) = (MessageAuthenticity::Anonymous, Arrivals(Arc::clone(counters)));
+    let arrivals = Arrivals { counters: Arc::clone(counters), shaper: Arc::clone(shaper) };
+    let authors = MessageAuthenticity::Anonymous;
     let mut gossip = Gossip::new_with_subscription_filter_and_transform(authors, settings, topics::filter(), arrivals)
         .map_err(|reason| setup(reason.into()))?;
     gossip.with_peer_score(score_params(), PeerScoreThresholds::default()).map_err(setup)?;

@@ -20,6 +20,7 @@ use super::{
     frame::FrameError,
     meter::NetTimings,
     reputation::Offence,
+    shaping::{Class, Pace, RatesReport, Shaper, Way},
     streams::{Incoming, OpenError, Opened},
 };
 
@@ -103,6 +104,7 @@ pub struct Client {
     pub(super) peer_events: broadcast::Sender<PeerEvent>,
     pub(super) stop: CancellationToken,
     pub(super) counters: Arc<Counters>,
+    pub(super) shaper: Arc<Shaper>,
     pub(super) open_timeout: Duration,
 }
 
@@ -245,6 +247,18 @@ impl Client {
         self.counters.snapshot()
     }
 
+    /// Bytes by direction and class: limits, what went lately, what went since the start.
+    #[must_use]
+    pub fn rates(&self) -> RatesReport {
+        self.shaper.report()
+    }
+
+    /// The limits on what is pulled from a peer.
+    #[must_use]
+    pub fn pace(&self, peer: PeerId) -> Pace {
+        Pace { shaper: Arc::clone(&self.shaper), peer }
+    }
+
     /// How long things took since the start.
     #[must_use]
     pub fn timings(&self) -> NetTimings {
@@ -265,6 +279,10 @@ impl Client {
         let begun = Instant::now();
         let answered = self.ask(|back| Command::Request(which, peer, request, back)).await;
         self.counters.of(which).ended(begun, matches!(answered, Ok(Ok(_))));
+        if let (Which::Sync, Ok(Ok(bytes))) = (which, &answered) {
+            // Whoever asks on and on is slowed down here.
+            self.shaper.pass(Class::Sync, Way::Down, peer, bytes.len()).await;
+        }
         answered?
     }
 

@@ -85,6 +85,7 @@ pub struct InboundRequest {
 #[derive(Debug)]
 pub struct Responder {
     pub(super) which: Which,
+    pub(super) peer: PeerId,
     pub(super) max: usize,
     pub(super) channel: ResponseChannel<Vec<u8>>,
     pub(super) replies: mpsc::Sender<Reply>,
@@ -101,6 +102,7 @@ pub(super) enum Which {
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) which: Which,
+    pub(super) peer: PeerId,
     pub(super) channel: ResponseChannel<Vec<u8>>,
     pub(super) bytes: Vec<u8>,
 }
@@ -129,7 +131,7 @@ impl Responder {
         if bytes.len() > self.max {
             return Err(FrameError::TooLarge { len: bytes.len(), max: self.max }.into());
         }
-        let reply = Reply { which: self.which, channel: self.channel, bytes };
+        let reply = Reply { which: self.which, peer: self.peer, channel: self.channel, bytes };
         self.replies.send(reply).await.map_err(|_| NetError.into())
     }
 }

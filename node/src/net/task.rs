@@ -20,7 +20,7 @@ use std::{
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    gossipsub::{IdentTopic, MessageId},
+    gossipsub::{IdentTopic, MessageId, TopicHash},
     identify,
     identity::Keypair,
     kad::QueryId,
@@ -54,6 +54,7 @@ use super::{
     reservations::Reservations,
     room::actor,
     scope::{Scope, bare, is_relayed},
+    shaping::Shaper,
     streams::Streams,
     swarm,
     topics::OwnTopics,
@@ -92,7 +93,8 @@ async fn prepare(key: Keypair, config: NetConfig) -> Result<(Task, Client, NetEv
     let (dial_back, dial_backs) =
         Streams::new(DIAL_BACK, DIAL_BACK_QUEUE, offered(config.autonat_client), Arc::clone(&counters));
     let raw = RawStreams { pull: streams, peaq, dial_request, dial_back };
-    let mut swarm = swarm::build(key, &config, raw, &counters)?;
+    let shaper = Shaper::new(config.up, config.down);
+    let mut swarm = swarm::build(key, &config, raw, &counters, &shaper)?;
     swarm::listen(&mut swarm, &config.listen).await?;
 
     let (command_tx, commands) = mpsc::channel(config.queues.commands.max(1));
@@ -110,6 +112,7 @@ async fn prepare(key: Keypair, config: NetConfig) -> Result<(Task, Client, NetEv
         peer_events: peer_events.clone(),
         stop: stop.clone(),
         counters: Arc::clone(&counters),
+        shaper: Arc::clone(&shaper),
         open_timeout: config.open_timeout,
     };
     let nonces = Nonces::default();
@@ -130,6 +133,8 @@ async fn prepare(key: Keypair, config: NetConfig) -> Result<(Task, Client, NetEv
         peer_events,
         stop,
         counters,
+        shaper,
+        handed: HashMap::new(),
         own_topics: OwnTopics::default(),
         unsent: VecDeque::new(),
         dials: HashMap::new(),
@@ -168,6 +173,9 @@ struct Task {
     peer_events: broadcast::Sender<PeerEvent>,
     stop: CancellationToken,
     counters: Arc<Counters>,
+    shaper: Arc<Shaper>,
+    /// Gossip that waits for a verdict: its topic and length. Bounded, see [`gossip`].
+    handed: HashMap<MessageId, (TopicHash, usize)>,
     own_topics: OwnTopics,
     /// Messages gossipsub remembers as sent although every queue was full.
     unsent: VecDeque<MessageId>,

@@ -23,6 +23,7 @@ pub use super::{
 pub use crate::buyer::{SubscriptionState, SubscriptionStatus};
 pub use crate::feeds::SourceTotal;
 use crate::machine::LaneReport;
+pub use crate::net::{RateReport, RatesReport, WayReport};
 pub use crate::{
     machine::{FaultyPublisher, SourceReport, SourceState},
     ros2::{RefusedTopic, Ros2Status},
@@ -113,6 +114,12 @@ pub struct InboundStatus {
     pub connections_per_address: u32,
     /// How many it may have in the handshake.
     pub handshakes_per_address: u32,
+    /// How many established ones an IPv4 /24 or IPv6 /48 may have.
+    #[serde(default)]
+    pub connections_per_network: u32,
+    /// How many it may have in the handshake.
+    #[serde(default)]
+    pub handshakes_per_network: u32,
     /// How many established ones there may be in all.
     pub limit: u32,
 }
@@ -190,6 +197,9 @@ pub struct FollowedStatus {
     pub noise: u64,
     /// Entries that count and looked odd, since this node started.
     pub flagged: u64,
+    /// By how many seconds its clock was ahead of this node's when it last spoke to it; negative when it was behind.
+    #[serde(default)]
+    pub clock_offset_s: Option<i64>,
     /// Its logs.
     pub logs: Vec<FollowedLogStatus>,
     /// Who brought its chunks since this node started, the most first.
@@ -309,6 +319,8 @@ pub enum WarningCode {
     HookFailed,
     /// A followed machine tells two stories.
     Equivocation,
+    /// The clock of a followed machine and this node's differ by minutes or more.
+    ClockDiffers,
     /// A subscription has ended: the machine took access back or refused it.
     SubscriptionEnded,
     /// A subscription does not go on at the moment.

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -30,6 +33,8 @@ pub(crate) struct Handle {
     state: Mutex<Reach>,
     pub(super) flagged: AtomicU64,
     brought: Mutex<BTreeMap<String, SourceTotal>>,
+    /// By how much the machine's clock is ahead of ours, ms; [`i64::MIN`] while that is not known.
+    clock_offset_ms: AtomicI64,
 }
 
 /// What one peer brought of a feed since the node started.
@@ -62,6 +67,7 @@ impl Handle {
             state: Mutex::default(),
             flagged: AtomicU64::new(0),
             brought: Mutex::default(),
+            clock_offset_ms: AtomicI64::new(i64::MIN),
         })
     }
 
@@ -71,6 +77,16 @@ impl Handle {
 
     pub(super) fn reach(&self) -> MutexGuard<'_, Reach> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The machine itself has just said what time it is: so many ms ahead of our clock, or behind.
+    pub(crate) fn clock_is(&self, offset_ms: i64) {
+        self.clock_offset_ms.store(offset_ms, Relaxed);
+    }
+
+    /// By how much its clock is ahead of ours, ms; `None` while it has not said.
+    pub(super) fn clock_offset_ms(&self) -> Option<i64> {
+        Some(self.clock_offset_ms.load(Relaxed)).filter(|offset| *offset != i64::MIN)
     }
 
     /// Remembers a peer that may have the feed; the newest first.

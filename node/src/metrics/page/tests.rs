@@ -37,6 +37,7 @@ fn followed(n: u8, entries: u64) -> FollowedStatus {
         equivocations: 1,
         noise: 2,
         flagged: 3,
+        clock_offset_s: None,
         logs: vec![log(LogId::MACHINE, Some(4)), log(LogId::from(StreamId::from_bytes([9; 32])), Some(90))],
     }
 }
