@@ -11,8 +11,8 @@ use tributary_protocol::ids::{Did, LogId, StreamId};
 pub use self::{
     process::ProcessStatus,
     reach::{
-        AddressState, AddressStatus, PathStatus, PeerStatus, Reach, ReachStatus, RelayStatus, Relaying,
-        ReservationState, Translation, UpgradeStatus, Upnp,
+        AddressState, AddressStatus, PathStatus, PeerStatus, ProvidingReport, Reach, ReachStatus, RelayStatus,
+        Relaying, ReservationState, Translation, UpgradeStatus, Upnp,
     },
     traffic::{GossipStatus, TrafficStatus},
 };
