@@ -3,12 +3,12 @@
 use std::{fs, io::Cursor, path::Path, sync::OnceLock};
 
 use tributary::{
-    buyer::{FeedLink, MAX_LINK_ADDRS, MAX_LINK_LEN},
     config::{Config, FieldRules, Overrides},
     export::{
         ChannelForms, McapExporter, McapOutcome, PlainPackage, PlaintextError, PlaintextLimits, PlaintextReader,
         encode_cdr,
     },
+    feeds::{FeedLink, MAX_LINK_ADDRS, MAX_LINK_LEN},
     home::OwnerPublic,
     ingest::{
         Content, Db3Source, Fields, IngestError, IngestOptions, McapSource, NdjsonOptions, NdjsonSource, Source,

@@ -7,6 +7,7 @@ pub mod control;
 pub mod demo;
 pub mod durations;
 pub mod export;
+pub mod feeds;
 pub mod home;
 mod http;
 pub mod ingest;

@@ -58,9 +58,10 @@ use self::{
     sync_server::SyncServer,
 };
 use crate::{
-    buyer::{Buyer, BuyerOptions, FeedLink, MAX_LINK_ADDRS},
+    buyer::Buyer,
     config::{Config, Role, Ros2Config},
     durations::Durations,
+    feeds::{FeedLink, Feeds, FeedsOptions, MAX_LINK_ADDRS},
     home::{Home, HomeLock, MachineKeys, Passphrase},
     machine::{Clock, Machine, MachineOptions, system_clock},
     net::{self, AddressState, Client, Multiaddr, NetError, NetEvents, PullServer},
@@ -119,6 +120,7 @@ struct Inner {
     net: Client,
     machine: Option<Arc<Machine>>,
     outbox: Option<Arc<Outbox>>,
+    feeds: Option<Feeds>,
     buyer: Option<Buyer>,
     access: Arc<AccessService>,
     sync: Arc<SyncServer>,
@@ -203,7 +205,7 @@ impl Node {
             })
             .await?
         };
-        let (machine, buyer) = opened?;
+        let Sides { machine, feeds, buyer } = opened?;
         let finish = machine.clone();
         let finished = async move {
             let outbox = machine.is_some().then_some(outbox);
@@ -215,8 +217,8 @@ impl Node {
             };
             let access = Arc::new(access);
             let with_outbox = machine.clone().zip(outbox.clone());
-            let followed = buyer.clone();
-            let followed = move |did: &Did| followed.as_ref().map(|buyer| buyer.heads(did)).unwrap_or_default();
+            let followed = feeds.clone();
+            let followed = move |did: &Did| followed.as_ref().map(|feeds| feeds.heads(did)).unwrap_or_default();
             let sync = Arc::new(SyncServer::new(store.clone(), with_outbox, Box::new(followed)));
             let provider = Arc::new(StoredChunks(store.clone()));
             let pulls = PullServer::start(&net, provider, pull_config(&config))?;
@@ -239,7 +241,7 @@ impl Node {
                 net: net.clone(),
                 store: store.clone(),
                 machine: machine.clone(),
-                buyer: buyer.clone(),
+                feeds: feeds.clone(),
                 sync: Arc::clone(&sync),
                 access: Arc::clone(&access),
                 gossip_took: Arc::clone(&gossip_took),
@@ -289,6 +291,7 @@ impl Node {
                 net,
                 machine,
                 outbox,
+                feeds,
                 buyer,
                 access,
                 sync,
@@ -319,6 +322,12 @@ impl Node {
     #[must_use]
     pub fn machine(&self) -> Option<&Arc<Machine>> {
         self.inner.machine.as_ref()
+    }
+
+    /// The feeds of other machines that it follows, with the role buyer.
+    #[must_use]
+    pub fn feeds(&self) -> Option<&Feeds> {
+        self.inner.feeds.as_ref()
     }
 
     /// The buying side, with the role buyer.
@@ -520,6 +529,13 @@ impl Inner {
     }
 }
 
+/// What the roles of a node bring.
+struct Sides {
+    machine: Option<Arc<Machine>>,
+    feeds: Option<Feeds>,
+    buyer: Option<Buyer>,
+}
+
 /// Opens the sides that the roles name.
 fn open_sides(
     home: &Home,
@@ -529,12 +545,16 @@ fn open_sides(
     net: Client,
     announcer: Arc<FeedAnnouncer>,
     clock: &Clock,
-) -> Result<(Option<Arc<Machine>>, Option<Buyer>), NodeError> {
-    let buyer = if config.has_role(Role::Buyer) {
-        let options = BuyerOptions { keys, store: store.clone(), net: Some(net), clock: Arc::clone(clock) };
-        Some(Buyer::open(options)?)
+) -> Result<Sides, NodeError> {
+    let feeds = if config.has_role(Role::Buyer) {
+        let (did, clock) = (keys.identity.did(), Arc::clone(clock));
+        Some(Feeds::open(FeedsOptions { did, store: store.clone(), net: Some(net), clock })?)
     } else {
         None
+    };
+    let buyer = match &feeds {
+        Some(feeds) if config.has_role(Role::Buyer) => Some(Buyer::open(keys, feeds.clone())?),
+        _ => None,
     };
     let machine = if config.has_role(Role::Machine) {
         let options = MachineOptions {
@@ -550,7 +570,7 @@ fn open_sides(
     } else {
         None
     };
-    Ok((machine, buyer))
+    Ok(Sides { machine, feeds, buyer })
 }
 
 /// Starts the ROS side, which ends as a source does: when the node stops, before the lanes.

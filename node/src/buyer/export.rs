@@ -11,14 +11,17 @@ use tributary_protocol::{
 };
 
 use super::{
-    Buyer, blocking,
-    error::{BuyerError, ContentError, ExportJobError},
-    listing::{PullSelection, dataset_place, holds},
+    Buyer,
+    error::{ContentError, ExportJobError},
+    listing::holds,
     plaintext::DatasetPlaintext,
 };
-use crate::export::{
-    AtomicFile, ChannelForms, McapChannel, McapExporter, McapOutcome, NdjsonExporter, PlainPackage, PlaintextLimits,
-    PlaintextReader,
+use crate::{
+    export::{
+        AtomicFile, ChannelForms, McapChannel, McapExporter, McapOutcome, NdjsonExporter, PlainPackage,
+        PlaintextLimits, PlaintextReader,
+    },
+    feeds::{FeedsError, PullSelection, blocking, dataset_place},
 };
 
 /// What to write.
@@ -104,7 +107,7 @@ impl Buyer {
         dir: &Path,
         formats: &[ExportFormat],
     ) -> Result<ExportReport, ExportJobError> {
-        let complete = self.complete(did, PullSelection::Dataset(dataset)).await?;
+        let complete = self.feeds().complete(did, PullSelection::Dataset(dataset)).await?;
         let (buyer, did, dir, formats) = (self.clone(), *did, dir.to_owned(), formats.to_vec());
         blocking(move || {
             let stem = file_stem(&buyer.name_of(&did, dataset)?, &dataset);
@@ -136,7 +139,7 @@ impl Buyer {
         let datasets = datasets.to_vec();
         let mut complete = true;
         for dataset in &datasets {
-            complete &= self.complete(&did, PullSelection::Dataset(*dataset)).await?;
+            complete &= self.feeds().complete(&did, PullSelection::Dataset(*dataset)).await?;
         }
         let names =
             Names { ndjson: "packages.ndjson".to_owned(), mcap: "data.mcap".to_owned(), blobs: "blobs".to_owned() };
@@ -233,10 +236,10 @@ impl Buyer {
     }
 
     /// The name of the stream that a dataset is of; empty when it was never announced.
-    fn name_of(&self, did: &Did, dataset: DatasetId) -> Result<String, BuyerError> {
-        let place = dataset_place(&self.inner.store, did, &dataset)?;
+    fn name_of(&self, did: &Did, dataset: DatasetId) -> Result<String, FeedsError> {
+        let place = dataset_place(self.feeds().store(), did, &dataset)?;
         let Some(stream) = place.and_then(|(log, ..)| log.log.stream()) else { return Ok(String::new()) };
-        Ok(self.stream_infos(did)?.remove(&stream).map(|info| info.name).unwrap_or_default())
+        Ok(self.feeds().stream_infos(did)?.remove(&stream).map(|info| info.name).unwrap_or_default())
     }
 }
 

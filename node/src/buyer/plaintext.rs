@@ -13,12 +13,8 @@ use tributary_protocol::{
     seal,
 };
 
-use super::{
-    Buyer,
-    error::{BuyerError, ContentError},
-    feed::{decode_stored, stored_chain},
-    listing::dataset_place,
-};
+use super::{Buyer, error::ContentError};
+use crate::feeds::{FeedsError, dataset_place, decode_stored, stored_chain};
 
 /// Unpacks what a chunk decrypted to.
 ///
@@ -51,7 +47,7 @@ pub struct DatasetPlaintext {
 
 impl DatasetPlaintext {
     pub(super) fn open(buyer: &Buyer, did: &Did, dataset: DatasetId) -> Result<Self, ContentError> {
-        let store = &buyer.inner.store;
+        let store = buyer.feeds().store();
         let unknown = ContentError::NotFound(dataset);
         let place = dataset_place(store, did, &dataset).map_err(content)?;
         let Some((log, first, last)) = place else { return Err(unknown) };
@@ -95,7 +91,7 @@ impl DatasetPlaintext {
             return Ok(None);
         }
         let broken = ContentError::Record { dataset, index };
-        let Some(bytes) = self.buyer.inner.store.entry(&self.log, self.next_seq)? else {
+        let Some(bytes) = self.buyer.feeds().store().entry(&self.log, self.next_seq)? else {
             // The end of an open dataset is the end of the log.
             return if self.is_closed() { Err(broken) } else { Ok(None) };
         };
@@ -119,7 +115,7 @@ impl DatasetPlaintext {
     pub fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, ContentError> {
         let Some((record, feed_key)) = self.record()? else { return Ok(None) };
         let (dataset, index) = (self.dataset, record.index);
-        let body = match self.buyer.inner.store.chunk(&record.hash)? {
+        let body = match self.buyer.feeds().store().chunk(&record.hash)? {
             Some(body) => body,
             None if index > 0 && !self.is_closed() => return Ok(None),
             None => return Err(ContentError::Missing { dataset, index }),
@@ -146,9 +142,9 @@ pub(super) fn open_chunk(
     unpack(record, plaintext).ok_or(ContentError::Unpack { dataset, index })
 }
 
-fn content(error: BuyerError) -> ContentError {
+fn content(error: FeedsError) -> ContentError {
     match error {
-        BuyerError::Store(error) => ContentError::Store(error),
+        FeedsError::Store(error) => ContentError::Store(error),
         error => ContentError::Store(tributary_store::StoreError::Damaged { what: error.to_string() }),
     }
 }

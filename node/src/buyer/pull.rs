@@ -1,47 +1,20 @@
-//! Pulling the chunks that were granted: from providers, past the checks, into the store.
+//! Pulling what was granted.
 //!
-//! Owns one job at a time per call: what is wanted and not here yet, who is asked, and the bounds. A chunk is stored only after
-//! length and BLAKE3 (checked by the pull client), key commitment and authentication tag (checked here; nothing is
-//! decrypted). What is durable is never asked for again, so a job that broke off continues by chunk.
-//!
-//! ```text
-//! plan (records wanted) -> one worker per provider -> window of bytes -> checking threads -> store batches -> durable
-//! ```
-//!
-//! Memory: 10 MiB of chunks between the workers and the disk, and a few chunks per worker on the wire, whatever the
-//! size of the job.
+//! Owns which chunks a buyer asks for, those whose keys are here, and what must hold before one is kept: its key commitment and
+//! its authentication tag. Nothing is decrypted. How chunks come is the business of [`crate::feeds`].
 
-mod disk;
-mod job;
-mod plan;
-
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Instant,
-};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
-use tributary_protocol::ids::{DatasetId, Did, LogKey};
-
-use self::{
-    disk::BATCH_CHUNKS,
-    job::{Counts, Job, UNIT, WINDOW, run},
-    plan::Plan,
-};
-use super::{
-    Buyer, blocking,
-    error::{FollowError, PullJobError},
-    listing::PullSelection,
+use tokio::sync::mpsc;
+use tributary_protocol::{
+    ids::{DatasetId, Did, LogKey},
+    record::ChunkRecord,
+    seal,
 };
 
-/// Providers at a time.
-const MAX_PROVIDERS: usize = 4;
+use super::Buyer;
+use crate::feeds::{Intake, PullJobError, PullProgress, PullSelection, Pulled, blocking};
 
 /// What a pull did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -60,17 +33,22 @@ pub struct PullReport {
     pub seconds: f64,
 }
 
-/// How far a pull has come. Sent when there is room in the channel; the report is what counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PullProgress {
-    /// Chunks that are durable.
-    pub chunks: u64,
-    /// Their ciphertext, bytes.
-    pub bytes: u64,
-    /// Chunks that were wanted when the job began.
-    pub total_chunks: u64,
-    /// Their ciphertext, bytes.
-    pub total_bytes: u64,
+/// Takes what the wallet has keys for.
+struct Granted(Buyer);
+
+impl Intake for Granted {
+    fn wants(&self, did: &Did, record: &ChunkRecord) -> bool {
+        self.0.inner.wallet.holds(did, record)
+    }
+
+    fn check(&self, did: &Did, record: &ChunkRecord, body: &[u8]) -> Result<(), PullJobError> {
+        let Some(key) = self.0.key_for(did, record)? else {
+            let what = format!("chunk {} of dataset {}", record.index, record.dataset);
+            return Err(PullJobError::NotGranted { what });
+        };
+        let unreadable = |source| PullJobError::Unreadable { dataset: record.dataset, index: record.index, source };
+        seal::check_readable(record, &key, body).map_err(unreadable)
+    }
 }
 
 impl Buyer {
@@ -86,10 +64,11 @@ impl Buyer {
         selection: PullSelection,
         progress: Option<mpsc::Sender<PullProgress>>,
     ) -> Result<PullReport, PullJobError> {
-        self.handle(did)?;
-        let complete = self.complete(did, selection).await?;
-        let (buyer, machine) = (self.clone(), *did);
-        let places = blocking(move || buyer.places(&machine, selection)).await??;
+        let feeds = &self.inner.feeds;
+        feeds.handle(did)?;
+        let complete = feeds.complete(did, selection).await?;
+        let (known, machine) = (feeds.clone(), *did);
+        let places = blocking(move || known.places(&machine, selection)).await??;
         if places.is_empty() {
             return Err(PullJobError::NotFound { what: selection.to_string() });
         }
@@ -115,89 +94,12 @@ impl Buyer {
         what: String,
         progress: Option<mpsc::Sender<PullProgress>>,
     ) -> Result<PullReport, PullJobError> {
-        let begun = Instant::now();
-        let handle = self.handle(did)?;
-        let (buyer, machine, surveyed) = (self.clone(), *did, places.clone());
-        let survey = blocking(move || buyer.survey(&machine, &surveyed, dataset, &what)).await?;
-        let (mut report, total_chunks, total_bytes) = survey?;
-        let finish = |mut report: PullReport| {
-            report.seconds = begun.elapsed().as_secs_f64();
-            report
-        };
-        if total_chunks == 0 {
-            return Ok(finish(report));
+        let granted = Arc::new(Granted(self.clone()));
+        let pulled = self.feeds().pull(did, places, dataset, granted, progress).await?;
+        let Pulled { chunks, bytes, skipped, unwanted: not_granted, seconds } = pulled;
+        if chunks == 0 && skipped == 0 && not_granted > 0 {
+            return Err(PullJobError::NotGranted { what });
         }
-        let mut providers = Vec::new();
-        let mut last = PullJobError::Follow(FollowError::NoAddress(*did));
-        for peer in self.providers_of(&handle).await? {
-            match self.reach(&handle, peer).await {
-                Ok(()) => providers.push(peer),
-                Err(error) => last = error.into(),
-            }
-            if providers.len() == MAX_PROVIDERS {
-                break;
-            }
-        }
-        if providers.is_empty() {
-            return Err(last);
-        }
-
-        let plan = Plan { buyer: self.clone(), did: *did, dataset, places: places.into(), returned: VecDeque::new() };
-        let (arrived, queue) = mpsc::channel(BATCH_CHUNKS);
-        let counts = Arc::new(Counts {
-            chunks: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            total_chunks,
-            total_bytes,
-            progress,
-        });
-        let window = Arc::new(Semaphore::new(WINDOW / UNIT));
-        let job = Arc::new(Job {
-            buyer: self.clone(),
-            did: *did,
-            plan: Mutex::new(plan),
-            window: Arc::clone(&window),
-            arrived: Mutex::new(Some(arrived)),
-            stop: CancellationToken::new(),
-            failed: Mutex::new(None),
-            counts: Arc::clone(&counts),
-        });
-        // Whoever gives up waiting for the job ends it.
-        let _stop = job.stop.clone().drop_guard();
-        let outcome = run(&job, providers, queue).await;
-        report.chunks = counts.chunks.load(Relaxed);
-        report.bytes = counts.bytes.load(Relaxed);
-        outcome.map(|()| finish(report))
-    }
-
-    /// Counts what stretches of logs hold.
-    fn survey(
-        &self,
-        did: &Did,
-        places: &[(LogKey, u64, u64)],
-        dataset: Option<DatasetId>,
-        what: &str,
-    ) -> Result<(PullReport, u64, u64), PullJobError> {
-        let mut report = PullReport::default();
-        let (mut chunks, mut bytes, mut failed) = (0, 0, None);
-        self.visit_places(places, dataset, &mut |_, _, record| {
-            match self.inner.store.has_chunk(&record.hash) {
-                Ok(true) => report.skipped += 1,
-                Ok(false) if !self.inner.wallet.holds(did, record) => report.not_granted += 1,
-                Ok(false) => {
-                    chunks += 1;
-                    bytes += u64::from(record.len);
-                }
-                Err(error) => failed = Some(error),
-            }
-            failed.is_none()
-        })?;
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
-        if chunks == 0 && report.skipped == 0 && report.not_granted > 0 {
-            return Err(PullJobError::NotGranted { what: what.to_owned() });
-        }
-        Ok((report, chunks, bytes))
+        Ok(PullReport { chunks, bytes, skipped, not_granted, complete: false, seconds })
     }
 }

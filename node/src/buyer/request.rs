@@ -19,13 +19,11 @@ use tributary_protocol::{
 };
 use tributary_store::{Table, WriteBatch};
 
-use super::{
-    Buyer, blocking,
-    error::{AccessError, BuyerError, FollowError},
-    follow::backoff,
-    wallet::GrantInfo,
+use super::{Buyer, error::AccessError, wallet::GrantInfo};
+use crate::{
+    feeds::{FeedsError, FollowError, backoff, blocking},
+    net::Offence,
 };
-use crate::net::Offence;
 
 /// A request can be decided for this long.
 const REQUEST_LIFE_MS: u64 = 24 * 60 * 60 * 1000;
@@ -81,8 +79,8 @@ fn encode_row(quote: &SignedQuote, request: &SignedRequest) -> Vec<u8> {
     out
 }
 
-fn decode_row(bytes: &[u8]) -> Result<(SignedQuote, SignedRequest), BuyerError> {
-    let bad = |reason: String| BuyerError::Row { what: "access request", reason };
+fn decode_row(bytes: &[u8]) -> Result<(SignedQuote, SignedRequest), FeedsError> {
+    let bad = |reason: String| FeedsError::Row { what: "access request", reason };
     let [VERSION, high, low, rest @ ..] = bytes else { return Err(bad("unknown version".into())) };
     let len = usize::from(u16::from_be_bytes([*high, *low]));
     let (quote, request) = rest.split_at_checked(len).ok_or_else(|| bad("it is cut off".into()))?;
@@ -94,10 +92,10 @@ fn decode_row(bytes: &[u8]) -> Result<(SignedQuote, SignedRequest), BuyerError> 
 impl Buyer {
     /// A connected node of the machine: nobody else learns what is asked for.
     async fn machine_node(&self, did: &Did) -> Result<PeerId, AccessError> {
-        let handle = self.handle(did)?;
+        let handle = self.feeds().handle(did)?;
         let mut last = None;
-        for peer in self.machine_peers(&handle).await? {
-            match self.reach(&handle, peer).await {
+        for peer in self.feeds().machine_peers(&handle).await? {
+            match self.feeds().reach(&handle, peer).await {
                 Ok(()) => return Ok(peer),
                 Err(error) => last = Some(Box::new(error)),
             }
@@ -107,7 +105,7 @@ impl Buyer {
 
     /// Sends an access message, again while the peer is busy.
     async fn say(&self, peer: PeerId, message: &AccessMessage) -> Result<AccessReply, AccessError> {
-        let net = self.net()?;
+        let net = self.feeds().net()?;
         let bytes = message.encode().map_err(|source| FollowError::Malformed { peer, source: Box::new(source) })?;
         let mut waits = backoff();
         loop {
@@ -145,7 +143,7 @@ impl Buyer {
         let quote = SignedQuote::decode(&bytes).map_err(bad)?;
         // The key may have changed since we looked.
         if self.check_quote(did, &quote).await?.is_err() {
-            self.fetch_bindings(&self.handle(did)?, peer).await?;
+            self.feeds().fetch_bindings(&self.feeds().handle(did)?, peer).await?;
             self.check_quote(did, &quote).await?.map_err(bad)?;
         }
         if quote.quote().selection != selection {
@@ -159,11 +157,11 @@ impl Buyer {
         did: &Did,
         quote: &SignedQuote,
     ) -> Result<Result<(), tributary_protocol::access::QuoteError>, AccessError> {
-        let (handle, quote, buyer, now) = (self.handle(did)?, quote.clone(), self.did(), self.now());
+        let (handle, quote, buyer, now) = (self.feeds().handle(did)?, quote.clone(), self.did(), self.feeds().now());
         Ok(blocking(move || {
             let feed = handle.feed();
-            let chain = feed.follower().chain().ok_or(BuyerError::NotFollowed(handle.did))?;
-            Ok::<_, BuyerError>(quote.verify(chain.current(), &buyer, now))
+            let chain = feed.follower().chain().ok_or(FeedsError::NotFollowed(handle.did))?;
+            Ok::<_, FeedsError>(quote.verify(chain.current(), &buyer, now))
         })
         .await??)
     }
@@ -212,11 +210,12 @@ impl Buyer {
             buyer: self.did(),
             buyer_enc: self.inner.encryption.public(),
             nonce,
-            expires_ms: self.now().saturating_add(REQUEST_LIFE_MS),
+            expires_ms: self.feeds().now().saturating_add(REQUEST_LIFE_MS),
             payment,
         };
         let request = SignedRequest::sign(request, &self.inner.identity)?;
-        let (store, row, key) = (self.inner.store.clone(), encode_row(quote, &request), row_key(&did, &request.id()));
+        let (store, row, key) =
+            (self.feeds().store().clone(), encode_row(quote, &request), row_key(&did, &request.id()));
         blocking(move || {
             let mut batch = WriteBatch::new();
             batch.put_row(Table::Follow, key, row);
@@ -241,7 +240,7 @@ impl Buyer {
         request_id: Hash,
         timeout: Duration,
     ) -> Result<AccessOutcome, AccessError> {
-        let (store, key) = (self.inner.store.clone(), row_key(did, &request_id));
+        let (store, key) = (self.feeds().store().clone(), row_key(did, &request_id));
         let row = blocking(move || store.row(Table::Follow, &key)).await??;
         let (quote, request) = decode_row(&row.ok_or(AccessError::UnknownRequest(request_id))?)?;
         let outcome = self.settle(&quote, &request, false, timeout).await;
@@ -252,7 +251,7 @@ impl Buyer {
     }
 
     async fn forget(&self, did: &Did, id: Hash) -> Result<(), AccessError> {
-        let (store, key) = (self.inner.store.clone(), row_key(did, &id));
+        let (store, key) = (self.feeds().store().clone(), row_key(did, &id));
         blocking(move || {
             let mut batch = WriteBatch::new();
             batch.delete_row(Table::Follow, key);
@@ -268,7 +267,7 @@ impl Buyer {
     ///
     /// What cannot be read.
     pub async fn open_requests(&self, did: &Did) -> Result<Vec<OpenRequest>, AccessError> {
-        let (store, did) = (self.inner.store.clone(), *did);
+        let (store, did) = (self.feeds().store().clone(), *did);
         Ok(blocking(move || {
             let rows = store.rows(Table::Follow, did.as_bytes(), Some(did.as_bytes()), MAX_OPEN)?;
             let requests = rows.iter().filter(|(key, _)| key.len() == Did::LEN + Hash::LEN);
@@ -283,7 +282,7 @@ impl Buyer {
                         expires_ms: request.request().expires_ms,
                     })
                 })
-                .collect::<Result<Vec<_>, BuyerError>>()
+                .collect::<Result<Vec<_>, FeedsError>>()
         })
         .await??)
     }
@@ -351,11 +350,11 @@ impl Buyer {
     ) -> Result<Vec<GrantInfo>, AccessError> {
         let mut result = self.receive_grants(did, grants.clone(), request_id, terms_hash).await?;
         if matches!(result, Err(GrantError::OtherBinding { .. })) {
-            self.fetch_bindings(&self.handle(&did)?, peer).await?;
+            self.feeds().fetch_bindings(&self.feeds().handle(&did)?, peer).await?;
             result = self.receive_grants(did, grants, request_id, terms_hash).await?;
         }
         if result.is_err() {
-            self.net()?.penalize(peer, Offence::BadProof).await.map_err(FollowError::from)?;
+            self.feeds().net()?.penalize(peer, Offence::BadProof).await.map_err(FollowError::from)?;
         }
         result.map_err(|source| AccessError::Grant { did, source })
     }

@@ -26,7 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tributary_protocol::ids::{Did, StreamId};
 
 use self::row::{Ended, Row};
-use super::{Buyer, blocking, error::BuyerError};
+use super::Buyer;
+use crate::feeds::{FeedsError, blocking, stream_logs};
 
 /// At most this many streams are subscribed to.
 pub const MAX_SUBSCRIPTIONS: usize = 1024;
@@ -111,7 +112,7 @@ pub(super) struct Live {
 
 impl Live {
     /// Ends the task. When this returns, nothing of it writes any more.
-    async fn end(self) -> Result<(), BuyerError> {
+    async fn end(self) -> Result<(), FeedsError> {
         let Self { shared, _task: task } = self;
         drop(task);
         blocking(move || *shared.over.lock().unwrap_or_else(PoisonError::into_inner) = true).await
@@ -136,9 +137,9 @@ impl Shared {
     }
 
     /// Runs what writes the row or the files. Blocks.
-    fn writing<T>(&self, write: impl FnOnce() -> Result<T, BuyerError>) -> Result<T, BuyerError> {
+    fn writing<T>(&self, write: impl FnOnce() -> Result<T, FeedsError>) -> Result<T, FeedsError> {
         let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
-        if *over { Err(BuyerError::Stopped) } else { write() }
+        if *over { Err(FeedsError::Stopped) } else { write() }
     }
 
     fn say(&self, problem: Option<String>) {
@@ -170,7 +171,7 @@ impl Subscriptions {
 pub enum SubscriptionError {
     /// What is stored.
     #[error(transparent)]
-    Buyer(#[from] BuyerError),
+    Feeds(#[from] FeedsError),
     /// The terms do not fit together.
     #[error("{0}")]
     Terms(&'static str),
@@ -230,7 +231,7 @@ impl Buyer {
         terms.check()?;
         let stream = StreamId::of(&did, &terms.stream);
         let key = (did, stream);
-        let (store, now_ms) = (self.inner.store.clone(), self.now());
+        let (store, now_ms) = (self.feeds().store().clone(), self.feeds().now());
         let old = {
             let mut known = self.inner.subscriptions.all();
             if known.len() >= MAX_SUBSCRIPTIONS && !known.contains_key(&key) {
@@ -250,7 +251,7 @@ impl Buyer {
             }
             (row.terms, row.configured) = (terms, configured);
             row::save(&store, &did, &stream, &row)?;
-            Ok::<_, BuyerError>(row)
+            Ok::<_, FeedsError>(row)
         })
         .await??;
         self.start_subscription(key, row);
@@ -258,8 +259,8 @@ impl Buyer {
     }
 
     /// Starts what was subscribed to by command. Reads the store.
-    pub(super) fn resume_subscriptions(&self) -> Result<(), BuyerError> {
-        for (key, row) in row::load_all(&self.inner.store)? {
+    pub(super) fn resume_subscriptions(&self) -> Result<(), FeedsError> {
+        for (key, row) in row::load_all(self.feeds().store())? {
             if !row.configured {
                 self.start_subscription(key, row);
             }
@@ -271,8 +272,8 @@ impl Buyer {
         let (did, stream) = key;
         let shared =
             Arc::new(Shared { did, stream, row: Mutex::new(row), problem: Mutex::default(), over: Mutex::default() });
-        let task = self.inner.net.is_some().then(|| {
-            let run = worker::run(Arc::downgrade(&self.inner), Arc::clone(&shared), self.watch());
+        let task = self.feeds().net().is_ok().then(|| {
+            let run = worker::run(Arc::downgrade(&self.inner), Arc::clone(&shared), self.feeds().watch());
             AbortOnDropHandle::new(tokio::spawn(run))
         });
         self.inner.subscriptions.all().insert(key, Live { shared, _task: task });
@@ -283,7 +284,7 @@ impl Buyer {
     /// # Errors
     ///
     /// The store.
-    pub async fn unsubscribe_live(&self, did: &Did) -> Result<(), BuyerError> {
+    pub async fn unsubscribe_live(&self, did: &Did) -> Result<(), FeedsError> {
         let gone: Vec<(Key, Live)> = {
             let mut all = self.inner.subscriptions.all();
             let keys: Vec<Key> = all.keys().filter(|key| key.0 == *did).copied().collect();
@@ -291,7 +292,7 @@ impl Buyer {
         };
         for ((did, stream), live) in gone {
             live.end().await?;
-            let store = self.inner.store.clone();
+            let store = self.feeds().store().clone();
             blocking(move || row::delete(&store, &did, &stream)).await??;
         }
         Ok(())
@@ -307,24 +308,24 @@ impl Buyer {
     /// # Errors
     ///
     /// The store.
-    pub async fn subscriptions(&self) -> Result<Vec<SubscriptionStatus>, BuyerError> {
+    pub async fn subscriptions(&self) -> Result<Vec<SubscriptionStatus>, FeedsError> {
         let all: Vec<Arc<Shared>> =
             self.inner.subscriptions.all().values().map(|live| Arc::clone(&live.shared)).collect();
         let buyer = self.clone();
         blocking(move || all.iter().map(|shared| buyer.subscription_status(shared)).collect()).await?
     }
 
-    fn subscription_status(&self, shared: &Shared) -> Result<SubscriptionStatus, BuyerError> {
-        let (row, problem, now_ms) = (shared.row().clone(), shared.problem(), self.now());
+    fn subscription_status(&self, shared: &Shared) -> Result<SubscriptionStatus, FeedsError> {
+        let (row, problem, now_ms) = (shared.row().clone(), shared.problem(), self.feeds().now());
         let mut behind = 0;
         if let Some(next) = row.next {
-            for log in super::listing::stream_logs(&self.inner.store, &shared.did, &shared.stream)? {
+            for log in stream_logs(self.feeds().store(), &shared.did, &shared.stream)? {
                 let from = match log.incarnation.cmp(&next.incarnation) {
                     std::cmp::Ordering::Less => continue,
                     std::cmp::Ordering::Equal => next.seq,
                     std::cmp::Ordering::Greater => 0,
                 };
-                behind += self.span(&log)?.map_or(0, |(_, end)| end.saturating_sub(from));
+                behind += self.feeds().span(&log)?.map_or(0, |(_, end)| end.saturating_sub(from));
             }
         }
         let state = match &row {

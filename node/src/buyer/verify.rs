@@ -33,12 +33,9 @@ use tributary_store::StoreError;
 
 pub use self::report::{Report, Step, StepState, Verdict};
 use self::{packages::Packages, pool::Pool, report::difference};
-use super::{
-    Buyer, blocking,
-    error::{BuyerError, VerifyError},
-    feed::{closing_entry, decode_stored, stored_chain},
-    listing::{PullSelection, dataset_place, entries},
-    plaintext::open_chunk,
+use super::{Buyer, error::VerifyError, plaintext::open_chunk};
+use crate::feeds::{
+    FeedsError, PullSelection, blocking, closing_entry, dataset_place, decode_stored, entries, stored_chain,
 };
 
 /// Chunks that are being checked at a time, each up to 1 MiB twice.
@@ -49,14 +46,14 @@ struct Failure(String);
 
 enum Stop {
     Wrong(Failure),
-    Error(BuyerError),
+    Error(FeedsError),
 }
 
-impl From<BuyerError> for Stop {
-    fn from(error: BuyerError) -> Self {
+impl From<FeedsError> for Stop {
+    fn from(error: FeedsError) -> Self {
         match error {
-            BuyerError::Store(error) => error.into(),
-            error @ BuyerError::Row { .. } => wrong(error.to_string()),
+            FeedsError::Store(error) => error.into(),
+            error @ FeedsError::Row { .. } => wrong(error.to_string()),
             error => Self::Error(error),
         }
     }
@@ -82,7 +79,7 @@ enum Body {
     Sealed,
     Opened(Vec<u8>),
     Wrong(String),
-    Error(BuyerError),
+    Error(FeedsError),
 }
 
 impl Buyer {
@@ -94,7 +91,7 @@ impl Buyer {
     /// with the data is in the report.
     pub async fn verify(&self, did: &Did, dataset: DatasetId) -> Result<Report, VerifyError> {
         let (buyer, did) = (self.clone(), *did);
-        self.complete(&did, PullSelection::Dataset(dataset)).await?;
+        self.feeds().complete(&did, PullSelection::Dataset(dataset)).await?;
         blocking(move || buyer.verify_blocking(&did, dataset)).await?
     }
 
@@ -105,11 +102,11 @@ impl Buyer {
     /// As [`Buyer::verify`].
     pub fn verify_blocking(&self, did: &Did, dataset: DatasetId) -> Result<Report, VerifyError> {
         let begun = Instant::now();
-        if !self.knows(did, &dataset)? {
+        if !self.feeds().knows(did, &dataset)? {
             return Err(VerifyError::NotFound(dataset));
         }
-        self.complete_here(did, &dataset)?;
-        let closing = closing_entry(&self.inner.store, did, &dataset)?;
+        self.feeds().complete_here(did, &dataset)?;
+        let closing = closing_entry(self.feeds().store(), did, &dataset)?;
         let mut proof = Proof {
             buyer: self,
             did: *did,
@@ -209,7 +206,7 @@ impl Proof<'_> {
     }
 
     fn bindings(&mut self) -> Result<(), Stop> {
-        match stored_chain(&self.buyer.inner.store, &self.did) {
+        match stored_chain(self.buyer.feeds().store(), &self.did) {
             Ok(Some(chain)) => {
                 let current = chain.current();
                 let detail = format!("{} bindings, the newest is {}", current.serial + 1, current.serial);
@@ -222,7 +219,7 @@ impl Proof<'_> {
                 self.step("bindings", StepState::Skipped, detail);
                 Ok(())
             }
-            Err(error @ (BuyerError::Chain { .. } | BuyerError::Row { .. })) => Err(wrong(error.to_string())),
+            Err(error @ (FeedsError::Chain { .. } | FeedsError::Row { .. })) => Err(wrong(error.to_string())),
             Err(error) => Err(error.into()),
         }
     }
@@ -249,7 +246,7 @@ impl Proof<'_> {
         let Some(pin) = reigns.and_then(|reigns| reigns.pin_above(seq)) else { return Ok(()) };
         let mut last = (seq, hash);
         let to = pin.at.saturating_sub(1);
-        for entry in entries(&self.buyer.inner.store, log, seq.saturating_add(1)..=to) {
+        for entry in entries(self.buyer.feeds().store(), log, seq.saturating_add(1)..=to) {
             let entry = entry?;
             if entry.entry().seq != last.0 + 1 || entry.entry().prev != last.1 {
                 return Err(wrong(format!("entry {} does not follow entry {}", entry.entry().seq, last.0)));
@@ -282,9 +279,9 @@ impl Proof<'_> {
 
     /// What is known of a dataset that the machine has not closed.
     fn open(&mut self, dataset: DatasetId) -> Result<Scope, Stop> {
-        let place = dataset_place(&self.buyer.inner.store, &self.did, &dataset)?;
+        let place = dataset_place(self.buyer.feeds().store(), &self.did, &dataset)?;
         let (log, first_seq, _) = place.ok_or_else(|| wrong("nothing of it is here"))?;
-        let first = self.buyer.inner.store.entry(&log, first_seq)?;
+        let first = self.buyer.feeds().store().entry(&log, first_seq)?;
         let first = decode_stored(&first.ok_or_else(|| wrong("its first entry is not here"))?)?;
         let EntryBody::Chunk(record) = &first.entry().body else { return Err(wrong("its first entry is no chunk")) };
         if record.index > 0 {
@@ -311,7 +308,7 @@ impl Proof<'_> {
             }
         };
         let reigns = self.reigns(&log);
-        let store = self.buyer.inner.store.clone();
+        let store = self.buyer.feeds().store().clone();
         let mut last: Option<(u64, Hash)> = None;
         let pool = Pool::new();
         let mut window: VecDeque<(ChunkRecord, Receiver<Body>)> = VecDeque::new();
@@ -373,7 +370,9 @@ impl Proof<'_> {
         self.report.packages_verified = verified;
         let last_seq = last.map_or(first_seq, |(seq, _)| seq);
         let mut detail = format!("entries {first_seq} to {last_seq} of the stream log");
-        if let Some((joined, _)) = self.buyer.span(&log).within("chunk entries")?.filter(|(first, _)| *first > 0) {
+        if let Some((joined, _)) =
+            self.buyer.feeds().span(&log).within("chunk entries")?.filter(|(first, _)| *first > 0)
+        {
             detail.push_str(&format!(
                 "; the log is followed from entry {joined} on, so nothing is proven of what came before that"
             ));
@@ -410,7 +409,7 @@ impl Proof<'_> {
         pool: &Pool,
     ) -> Result<(), (&'static str, Stop)> {
         let Some((record, body)) = window.pop_front() else { return Ok(()) };
-        let body = body.recv().map_err(|_| BuyerError::Stopped).within("bodies")?;
+        let body = body.recv().map_err(|_| FeedsError::Stopped).within("bodies")?;
         let plaintext = match body {
             Body::Absent => None,
             Body::Sealed => {
@@ -433,7 +432,7 @@ impl Proof<'_> {
 }
 
 fn check_body(buyer: &Buyer, did: &Did, record: &ChunkRecord, feed_key: &FeedPublicKey) -> Result<Body, Stop> {
-    let Some(body) = buyer.inner.store.chunk(&record.hash)? else { return Ok(Body::Absent) };
+    let Some(body) = buyer.feeds().store().chunk(&record.hash)? else { return Ok(Body::Absent) };
     // A grant that cannot be read says nothing about the machine.
     match buyer.key_for(did, record).map_err(Stop::Error)? {
         Some(key) => open_chunk(record, feed_key, &key, &body).map(Body::Opened).map_err(|error| wrong(cause(&error))),

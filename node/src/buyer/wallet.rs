@@ -22,7 +22,8 @@ use tributary_protocol::{
 };
 use tributary_store::{Store, Table, WriteBatch};
 
-use super::{Buyer, blocking, error::BuyerError, feed::stored_chain};
+use super::Buyer;
+use crate::feeds::{FeedsError, blocking, stored_chain};
 
 /// Opened covers in memory; each has at most 4 KiB.
 const MAX_OPEN: usize = 256;
@@ -113,8 +114,8 @@ fn row_key(did: &Did, grant: &Hash) -> Vec<u8> {
     [&[PREFIX], did.as_bytes().as_slice(), grant.as_bytes()].concat()
 }
 
-fn bad_row(reason: impl ToString) -> BuyerError {
-    BuyerError::Row { what: "grant", reason: reason.to_string() }
+fn bad_row(reason: impl ToString) -> FeedsError {
+    FeedsError::Row { what: "grant", reason: reason.to_string() }
 }
 
 /// A stored grant.
@@ -135,7 +136,7 @@ impl Row {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, BuyerError> {
+    fn decode(bytes: &[u8]) -> Result<Self, FeedsError> {
         let Some((head, grant)) = bytes.split_first_chunk::<HEAD>() else { return Err(bad_row("it is cut off")) };
         if head[0] != VERSION {
             return Err(bad_row("a newer program wrote it"));
@@ -165,7 +166,7 @@ impl Row {
 
 impl Wallet {
     /// Reads what is stored; opens nothing.
-    pub(super) fn open(store: &Store) -> Result<Self, BuyerError> {
+    pub(super) fn open(store: &Store) -> Result<Self, FeedsError> {
         let mut state = State::default();
         let mut after: Option<Vec<u8>> = None;
         loop {
@@ -194,7 +195,7 @@ impl Wallet {
         expected: &GrantExpectation<'_>,
         key: &EncryptionKey,
         now_ms: u64,
-    ) -> Result<Result<Vec<GrantInfo>, GrantError>, BuyerError> {
+    ) -> Result<Result<Vec<GrantInfo>, GrantError>, FeedsError> {
         let mut batch = WriteBatch::new();
         let mut opened = Vec::with_capacity(grants.len());
         for grant in grants {
@@ -231,7 +232,7 @@ impl Wallet {
         record: &ChunkRecord,
         key: &EncryptionKey,
         buyer: Did,
-    ) -> Result<Option<ChunkKey>, BuyerError> {
+    ) -> Result<Option<ChunkKey>, FeedsError> {
         let (id, open) = {
             let state = self.state();
             let Some(header) = state.find(did, record) else { return Ok(None) };
@@ -266,7 +267,7 @@ impl Buyer {
     }
 
     /// The key of a chunk of a machine; `None` when it was not granted. Blocks.
-    pub(super) fn key_for(&self, did: &Did, record: &ChunkRecord) -> Result<Option<ChunkKey>, BuyerError> {
+    pub(super) fn key_for(&self, did: &Did, record: &ChunkRecord) -> Result<Option<ChunkKey>, FeedsError> {
         self.inner.wallet.key_for(did, record, &self.inner.encryption, self.inner.did)
     }
 
@@ -277,10 +278,10 @@ impl Buyer {
         grants: Vec<Grant>,
         request_id: Hash,
         terms_hash: Hash,
-    ) -> Result<Result<Vec<GrantInfo>, GrantError>, BuyerError> {
-        let (buyer, now_ms) = (self.clone(), self.now());
+    ) -> Result<Result<Vec<GrantInfo>, GrantError>, FeedsError> {
+        let (buyer, now_ms) = (self.clone(), self.feeds().now());
         blocking(move || {
-            let chain = stored_chain(&buyer.inner.store, &did)?.ok_or(BuyerError::NotFollowed(did))?;
+            let chain = stored_chain(buyer.feeds().store(), &did)?.ok_or(FeedsError::NotFollowed(did))?;
             let expected = GrantExpectation {
                 binding: chain.current(),
                 buyer: buyer.inner.did,

@@ -13,7 +13,6 @@ use super::{
     show,
 };
 use crate::{
-    buyer::JoinPoint,
     config::DEFAULT_ROTATE,
     control::{
         self, Feed,
@@ -22,6 +21,7 @@ use crate::{
             UnsubscribeRequest,
         },
     },
+    feeds::JoinPoint,
 };
 
 /// `tributary feed`

@@ -14,6 +14,7 @@ use super::{
     show,
 };
 use crate::{
+    buyer::Buyer,
     control::{
         Target,
         api::{
@@ -22,6 +23,7 @@ use crate::{
         },
         export_all, verify_dataset,
     },
+    feeds::{Feeds, FeedsOptions},
     machine::system_clock,
 };
 
@@ -242,13 +244,9 @@ pub(super) fn export(args: &ExportArgs, context: &Context) -> Result<(), CliErro
 /// Turns what opening the buying side says into the end of a command.
 impl super::reach::Offline {
     /// The buying side, without a network. Call it on a runtime.
-    pub(super) fn buyer(&self, keys: &crate::home::MachineKeys) -> Result<crate::buyer::Buyer, CliError> {
-        crate::buyer::Buyer::open(crate::buyer::BuyerOptions {
-            keys,
-            store: self.store.clone(),
-            net: None,
-            clock: system_clock(),
-        })
-        .map_err(told)
+    pub(super) fn buyer(&self, keys: &crate::home::MachineKeys) -> Result<Buyer, CliError> {
+        let did = keys.identity.did();
+        let feeds = Feeds::open(FeedsOptions { did, store: self.store.clone(), net: None, clock: system_clock() });
+        feeds.and_then(|feeds| Buyer::open(keys, feeds)).map_err(told)
     }
 }

@@ -15,8 +15,11 @@ use super::{
     resolve,
     stream::{Retention, retention},
 };
-use crate::buyer::{JoinPoint, SinkTerms, SubscriptionTerms};
 use crate::net::RelayCaps;
+use crate::{
+    buyer::{SinkTerms, SubscriptionTerms},
+    feeds::JoinPoint,
+};
 
 const ADDRESS: &str = "a multiaddr such as /ip4/0.0.0.0/tcp/4600 or /ip4/0.0.0.0/udp/4600/quic-v1";
 const PEER: &str = "a multiaddr that ends in the peer's id, such as /ip4/192.0.2.7/tcp/4600/p2p/12D3Koo…";

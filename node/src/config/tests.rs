@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::Path, time::Duration};
 use proptest::prelude::*;
 
 use super::{reader::trace, *};
-use crate::buyer::JoinPoint;
+use crate::feeds::JoinPoint;
 
 const EXAMPLE: &str = include_str!("../../../examples/tributary.yaml");
 const BUYER: &str = include_str!("../../../examples/buyer.yaml");

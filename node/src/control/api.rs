@@ -22,9 +22,10 @@ pub use crate::machine::{IngestProgress, IngestSummary, LaneReport, Published, S
 pub use crate::peaq::files::{FilesReport, GrantedFile, GrantedFiles, PublishedFiles};
 pub use crate::{
     buyer::{
-        ExportFormat, ExportReport, ExportedFile, GrantInfo, PullProgress, PullReport, Report, SinkTerms, Step,
-        StepState, SubscriptionTerms, Verdict,
+        ExportFormat, ExportReport, ExportedFile, GrantInfo, PullReport, Report, SinkTerms, Step, StepState,
+        SubscriptionTerms, Verdict,
     },
+    feeds::PullProgress,
     service::{
         access::{AuditEvent, AuditRecord, Given, Order, OrderRange, OrderState, Revocation},
         health::{Health, HealthProblem, Part},

@@ -20,7 +20,10 @@ use super::{
     selling::one_of,
     server::{Answer, Api, Document, blocking, events},
 };
-use crate::buyer::{AccessOutcome, Buyer, FeedEvent, FeedLink, JoinPoint, Streams};
+use crate::{
+    buyer::{AccessOutcome, Buyer},
+    feeds::{FeedEvent, FeedLink, JoinPoint, Streams},
+};
 
 /// The longest that a request waits for a decision.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -56,13 +59,13 @@ pub(super) async fn subscribe(
     if request.live.is_some() && request.streams.is_empty() {
         return Err(Problem::usage("no stream is named to subscribe to").hint("name it with --stream NAME"));
     }
-    let (found, report) = buyer.follow_from(&link, streams, from).await?;
+    let (found, report) = buyer.feeds().follow_from(&link, streams, from).await?;
     if let Some(terms) = &request.live {
         for stream in &request.streams {
             buyer.subscribe_live(link.did, SubscriptionTerms { stream: stream.clone(), ..terms.clone() }).await?;
         }
     }
-    let from = buyer.status(&link.did).await?.from.to_string();
+    let from = buyer.feeds().status(&link.did).await?.from.to_string();
     let streams = (!request.streams.is_empty()).then_some(request.streams);
     Ok(Json(Following { machine: link.did, peer: found.peer.to_string(), streams, from, entries: report.entries }))
 }
@@ -79,13 +82,13 @@ pub(super) async fn unsubscribe(
         }
     };
     buyer.unsubscribe_live(&did).await?;
-    buyer.unfollow(&did).await?;
+    buyer.feeds().unfollow(&did).await?;
     Ok(Json(Empty {}))
 }
 
 pub(super) async fn watch(State(api): State<Api>, Document(request): Document<FollowFeedRequest>) -> Response {
     events(|progress| async move {
-        let mut changes = buyer(&api)?.watch();
+        let mut changes = buyer(&api)?.feeds().watch();
         let mut left = request.count;
         while left != Some(0) {
             let change = tokio::select! {
@@ -179,7 +182,7 @@ pub(super) async fn fetch(State(api): State<Api>, Document(request): Document<Fe
     events(|progress| async move {
         let buyer = buyer(&api)?;
         let mut open = Vec::new();
-        for did in buyer.followed() {
+        for did in buyer.feeds().followed() {
             open.extend(buyer.open_requests(&did).await?);
         }
         let id = one_of(open.iter().map(|open| open.request_id), &request.request)?;

@@ -15,7 +15,7 @@ use tributary_protocol::{
 use tributary_store::{Store, StoreError};
 
 use super::api::{Code, DatasetDetail, Problem};
-use crate::buyer::{self, FollowInfo};
+use crate::feeds::{self, FollowInfo};
 
 /// A feed, as far as it is known here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -138,7 +138,7 @@ pub(crate) fn feed(store: &Store, did: &Did) -> Result<Option<Feed>, StoreError>
         incarnation: logs.last().map_or(0, |log| log.incarnation),
         entries: 0,
         newest_ms: None,
-        followed: buyer::followed(store, did)?,
+        followed: feeds::followed(store, did)?,
         streams: Vec::new(),
         datasets: Vec::new(),
     };

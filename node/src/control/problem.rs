@@ -6,10 +6,8 @@ use tributary_store::StoreError;
 
 use super::api::{Code, Problem};
 use crate::{
-    buyer::{
-        self, BuyerError, ContentError, ExportJobError, FollowError, IncompleteError, PullJobError, SubscriptionError,
-        VerifyError,
-    },
+    buyer::{self, ContentError, ExportJobError, SubscriptionError, VerifyError},
+    feeds::{FeedsError, FollowError, IncompleteError, PullJobError},
     home::HomeError,
     ingest::IngestError,
     machine::{MachineError, OwnBindingError, PublishError, SelectionError},
@@ -230,11 +228,11 @@ impl From<access::AccessError> for Problem {
     }
 }
 
-impl From<BuyerError> for Problem {
-    fn from(error: BuyerError) -> Self {
+impl From<FeedsError> for Problem {
+    fn from(error: FeedsError) -> Self {
         match error {
-            BuyerError::Store(error) => error.into(),
-            BuyerError::NotFollowed(_) => {
+            FeedsError::Store(error) => error.into(),
+            FeedsError::NotFollowed(_) => {
                 Self::of(Code::NotFound, &error).hint("follow it with `tributary subscribe LINK`")
             }
             _ => Self::of(Code::Failed, &error),
@@ -253,7 +251,7 @@ fn code_of(error: &FollowError) -> Code {
         | FollowError::Closed(_) => Code::Network,
         FollowError::Unknown { .. }
         | FollowError::NoDataset { .. }
-        | FollowError::Buyer(BuyerError::NotFollowed(_)) => Code::NotFound,
+        | FollowError::Feeds(FeedsError::NotFollowed(_)) => Code::NotFound,
         FollowError::Myself(_) | FollowError::Streams | FollowError::TooManyFeeds(_) => Code::Usage,
         FollowError::Chain { .. }
         | FollowError::NotTheMachine { .. }
@@ -274,7 +272,7 @@ impl From<FollowError> for Problem {
             FollowError::Dial { .. } | FollowError::Request { .. } | FollowError::Busy { .. } => {
                 problem.hint("is the machine's node running, and reachable at the address of its link?")
             }
-            FollowError::Buyer(error) => error.into(),
+            FollowError::Feeds(error) => error.into(),
             _ => problem,
         }
     }
@@ -285,7 +283,7 @@ impl From<buyer::AccessError> for Problem {
         use buyer::AccessError;
         use tributary_protocol::wire::DenyCode;
         match error {
-            AccessError::Buyer(error) => error.into(),
+            AccessError::Feeds(error) => error.into(),
             AccessError::Follow(error) => error.into(),
             AccessError::Unreachable { .. } => Self::of(Code::Network, &error)
                 .hint("wait until the machine's node runs again; check its link with `tributary status`"),
@@ -307,7 +305,7 @@ impl From<buyer::AccessError> for Problem {
 impl From<SubscriptionError> for Problem {
     fn from(error: SubscriptionError) -> Self {
         match error {
-            SubscriptionError::Buyer(error) => error.into(),
+            SubscriptionError::Feeds(error) => error.into(),
             other => Self::of(Code::Usage, &other),
         }
     }
@@ -322,7 +320,7 @@ impl From<IncompleteError> for Problem {
             _ => Code::Failed,
         };
         match error {
-            IncompleteError::Buyer(error) => error.into(),
+            IncompleteError::Feeds(error) => error.into(),
             other => Self::of(code, &other),
         }
     }
@@ -331,7 +329,7 @@ impl From<IncompleteError> for Problem {
 impl From<PullJobError> for Problem {
     fn from(error: PullJobError) -> Self {
         match error {
-            PullJobError::Buyer(error) => error.into(),
+            PullJobError::Feeds(error) => error.into(),
             PullJobError::Follow(error) => error.into(),
             PullJobError::Incomplete(error) => error.into(),
             PullJobError::NotGranted { .. } => {
@@ -350,7 +348,7 @@ impl From<PullJobError> for Problem {
 impl From<VerifyError> for Problem {
     fn from(error: VerifyError) -> Self {
         match error {
-            VerifyError::Buyer(error) => error.into(),
+            VerifyError::Feeds(error) => error.into(),
             VerifyError::Incomplete(error) => error.into(),
             VerifyError::NotFound(_) => Self::of(Code::NotFound, &error),
         }
@@ -378,7 +376,7 @@ impl From<ExportJobError> for Problem {
             ExportJobError::Package { .. } | ExportJobError::Plaintext(_) => Self::of(Code::VerificationFailed, &error),
             ExportJobError::Format { .. } => Self::of(Code::Usage, &error),
             _ => match error {
-                ExportJobError::Buyer(error) => error.into(),
+                ExportJobError::Feeds(error) => error.into(),
                 ExportJobError::Incomplete(error) => error.into(),
                 other => Self::of(Code::Failed, &other),
             },
@@ -391,7 +389,7 @@ mod tests {
     use tributary_protocol::ids::{DatasetId, Did};
 
     use super::*;
-    use crate::buyer::Incomplete;
+    use crate::feeds::Incomplete;
 
     #[test]
     fn a_dataset_that_is_not_whole_says_how_much_is_missing_and_what_to_do() {

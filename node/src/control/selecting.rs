@@ -10,7 +10,7 @@ use super::{
     api::{Code, DatasetSummary, Problem, SelectionRequest},
     catalog::{Feed, feed, feeds, find_dataset},
 };
-use crate::buyer::PullSelection;
+use crate::feeds::PullSelection;
 
 /// Data of one machine, as they were named.
 #[derive(Debug)]

@@ -189,7 +189,7 @@ pub(super) async fn access_list(State(api): State<Api>, Document(request): Docum
         .await?;
     }
     if let Some(buyer) = api.node.buyer() {
-        for did in buyer.followed() {
+        for did in buyer.feeds().followed() {
             list.open.extend(buyer.open_requests(&did).await?.into_iter().map(|open| OpenRequest {
                 request: open.request_id,
                 machine: open.machine,

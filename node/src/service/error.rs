@@ -7,7 +7,7 @@ use tributary_store::StoreError;
 
 use super::access::AccessError;
 use crate::{
-    buyer::BuyerError,
+    feeds::FeedsError,
     home::HomeError,
     machine::MachineError,
     net::{NetError, PullServerError, StartError, SubscribeError},
@@ -40,9 +40,9 @@ pub enum NodeError {
     /// The selling side cannot be opened.
     #[error(transparent)]
     Machine(Box<MachineError>),
-    /// The buying side cannot be opened.
+    /// The followed feeds, or what was bought from them, cannot be opened.
     #[error(transparent)]
-    Buyer(Box<BuyerError>),
+    Feeds(Box<FeedsError>),
     /// Orders or policies cannot be read.
     #[error(transparent)]
     Access(Box<AccessError>),
@@ -74,7 +74,7 @@ macro_rules! boxed {
 boxed!(
     Home(HomeError),
     Machine(MachineError),
-    Buyer(BuyerError),
+    Feeds(FeedsError),
     Access(AccessError),
     Orchestration(OrchestrationError)
 );

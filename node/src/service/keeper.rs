@@ -9,8 +9,9 @@ use tributary_store::Store;
 
 use super::access::AccessService;
 use crate::{
-    buyer::{Buyer, FeedLink, Streams, SubscriptionTerms},
+    buyer::{Buyer, SubscriptionTerms},
     config::{Config, Follow, FollowStreams},
+    feeds::{FeedLink, Streams},
     machine::Clock,
     net::{Client, Multiaddr},
     retention,
@@ -95,7 +96,7 @@ async fn follow_until_found(buyer: Buyer, follow: Follow) {
     };
     let (mut wait, longest) = FOLLOW_AGAIN;
     loop {
-        match buyer.follow_from(&link, streams.clone(), Some(follow.from)).await {
+        match buyer.feeds().follow_from(&link, streams.clone(), Some(follow.from)).await {
             Ok((_, report)) => {
                 tracing::info!(machine = %link.did, entries = report.entries, "feed followed");
                 return;

@@ -19,8 +19,8 @@ use tributary_store::Store;
 
 use super::{access::AccessService, sync_server::SyncServer};
 use crate::{
-    buyer::Buyer,
     durations::Durations,
+    feeds::Feeds,
     machine::Machine,
     net::{Acceptance, Client, GossipMessage, InboundRequest, NetEvents},
 };
@@ -34,7 +34,7 @@ pub(super) struct Routes {
     pub(super) net: Client,
     pub(super) store: Store,
     pub(super) machine: Option<Arc<Machine>>,
-    pub(super) buyer: Option<Buyer>,
+    pub(super) feeds: Option<Feeds>,
     pub(super) sync: Arc<SyncServer>,
     pub(super) access: Arc<AccessService>,
     /// How long it takes to say what a gossip message is worth.
@@ -44,12 +44,12 @@ pub(super) struct Routes {
 /// Starts the tasks; they end by themselves when the network has shut down.
 pub(super) fn start(routes: Routes, events: NetEvents, tasks: &mut JoinSet<()>) {
     let NetEvents { gossip, sync, access } = events;
-    let Routes { net, store, machine, buyer, sync: sync_server, access: access_server, gossip_took } = routes;
+    let Routes { net, store, machine, feeds, sync: sync_server, access: access_server, gossip_took } = routes;
     let client = net.clone();
     tasks.spawn(requests(sync, move |inbound| Arc::clone(&sync_server).answer(client.clone(), inbound)));
     let client = net.clone();
     tasks.spawn(requests(access, move |inbound| Arc::clone(&access_server).answer(client.clone(), inbound)));
-    tasks.spawn(take_gossip(gossip, net, store, machine, buyer, gossip_took));
+    tasks.spawn(take_gossip(gossip, net, store, machine, feeds, gossip_took));
 }
 
 /// Answers requests side by side until the queue is closed. Answers under way then are cut off: nobody would get them.
@@ -82,20 +82,20 @@ async fn take_gossip(
     net: Client,
     store: Store,
     machine: Option<Arc<Machine>>,
-    buyer: Option<Buyer>,
+    feeds: Option<Feeds>,
     took: Arc<Durations>,
 ) {
     while let Some(message) = queue.recv().await {
         let begun = Instant::now();
         let GossipMessage { id, source, topic, bytes } = message;
-        let acceptance = match (parse_topic(&topic), &machine, &buyer) {
+        let acceptance = match (parse_topic(&topic), &machine, &feeds) {
             (None, ..) => Acceptance::Ignore,
             (Some((did, log)), Some(machine), _) if did == machine.did() => {
                 let (machine, store) = (Arc::clone(machine), store.clone());
                 let met = tokio::task::spawn_blocking(move || meet_own(&machine, &store, log, &bytes));
                 met.await.unwrap_or(Acceptance::Ignore)
             }
-            (Some(_), _, Some(buyer)) => buyer.on_gossip(&topic, source, bytes).await,
+            (Some(_), _, Some(feeds)) => feeds.on_gossip(&topic, source, bytes).await,
             (Some(_), _, None) => Acceptance::Ignore,
         };
         took.since(begun);

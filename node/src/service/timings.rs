@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use super::Inner;
-use crate::{durations::DurationsReport, net::NetTimings};
+use crate::{durations::DurationsReport, feeds::Feeds, net::NetTimings};
 
 /// How long things took since the start.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,7 +29,7 @@ impl Timings {
         let pulls = inner.pulls.lock().unwrap_or_else(PoisonError::into_inner);
         Self {
             commits: inner.machine.as_ref().map(|machine| machine.commits()).unwrap_or_default(),
-            feed_lag: inner.buyer.as_ref().map(|buyer| buyer.lag()).unwrap_or_default(),
+            feed_lag: inner.feeds.as_ref().map(Feeds::lag).unwrap_or_default(),
             gossip: inner.gossip_took.report(),
             sync: inner.sync.durations(),
             access: inner.access.durations(),

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use tributary::buyer::{AccessError, AccessOutcome, FollowError};
+use tributary::{
+    buyer::{AccessError, AccessOutcome},
+    feeds::FollowError,
+};
 use tributary_protocol::{
     access::{GrantError, Range, Selection},
     binding::{Binding, SignedBinding},
@@ -109,7 +112,7 @@ async fn a_request_goes_only_to_a_node_that_the_binding_names() {
     let moved = Binding { serial: 1, prev: first.hash(), node_keys: vec![elsewhere], ..first.binding().clone() };
     let moved = SignedBinding::sign(moved, &machine.identity).unwrap().co_sign(&machine.owner);
     machine.bindings.lock().unwrap().push(moved);
-    soon("catch up", shopper.buyer.catch_up(&machine.did)).await.unwrap();
+    soon("catch up", shopper.buyer.feeds().catch_up(&machine.did)).await.unwrap();
     let asked = soon("access", shopper.buyer.request_access(&machine.did, all_of(dataset), WAIT)).await;
     match asked {
         Err(AccessError::Unreachable { source: Some(source), .. }) => {

@@ -1,8 +1,8 @@
 //! A closed dataset is never taken for the part of it that has arrived.
 
-use tributary::buyer::{
-    ExportFormat, ExportJobError, FollowError, IncompleteError, PullJobError, PullSelection, StepState, Verdict,
-    VerifyError,
+use tributary::{
+    buyer::{ExportFormat, ExportJobError, StepState, Verdict, VerifyError},
+    feeds::{FollowError, IncompleteError, PullJobError, PullSelection},
 };
 use tributary_protocol::ids::DatasetId;
 
@@ -19,9 +19,9 @@ async fn torn(seed: u64) -> (std::sync::Arc<Machine>, Shopper, DatasetId) {
     machine.withhold("/imu", true);
     machine.write("/imu", &mut builder, 8);
     machine.close(builder.close().unwrap());
-    soon("catch up", shopper.buyer.catch_up(&machine.did)).await.unwrap();
+    soon("catch up", shopper.buyer.feeds().catch_up(&machine.did)).await.unwrap();
     let dataset = builder.id();
-    let closed = shopper.buyer.datasets(&machine.did).await.unwrap();
+    let closed = shopper.buyer.feeds().datasets(&machine.did).await.unwrap();
     assert_eq!((closed[0].dataset, closed[0].closed, closed[0].chunks), (dataset, true, 20));
     let known = shopper.buyer.chunks(&machine.did, PullSelection::Dataset(dataset), 0, 100).await.unwrap();
     assert_eq!(known.len(), 12, "the dataset entry came before the last chunk entries");

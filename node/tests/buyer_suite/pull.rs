@@ -1,7 +1,10 @@
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
 use tokio::sync::mpsc;
-use tributary::buyer::{Buyer, BuyerOptions, PullJobError, PullSelection};
+use tributary::{
+    buyer::Buyer,
+    feeds::{Feeds, FeedsOptions, PullJobError, PullSelection},
+};
 use tributary_protocol::{
     access::{Range, Selection},
     entry::EntryBody,
@@ -98,7 +101,7 @@ async fn another_provider_makes_up_for_a_bad_one() {
     shopper.buy(&machine, dataset).await;
     let at = mirror.client.listen_addrs().await.unwrap().remove(0);
     let peer = soon("dial", shopper.client.dial(at)).await.unwrap();
-    shopper.buyer.add_provider(&machine.did, peer).unwrap();
+    shopper.buyer.feeds().add_provider(&machine.did, peer).unwrap();
     let report = soon("pull", shopper.buyer.pull(&machine.did, PullSelection::Dataset(dataset), None)).await.unwrap();
     assert_eq!(report.chunks, 12);
     assert!(mirror.served.load(SeqCst) > 0);
@@ -162,9 +165,10 @@ async fn without_a_network_only_what_is_stored_can_be_used() {
     shopper.buy(&machine, dataset).await;
     soon("pull", shopper.buyer.pull(&machine.did, PullSelection::Dataset(dataset), None)).await.unwrap();
     let keys = keys(99);
-    let options = BuyerOptions { keys: &keys, store: shopper.store.clone(), net: None, clock: Arc::new(|| NOW) };
-    let offline = Buyer::open(options).unwrap();
-    assert_eq!(offline.datasets(&machine.did).await.unwrap().len(), 1);
+    let did = keys.identity.did();
+    let options = FeedsOptions { did, store: shopper.store.clone(), net: None, clock: Arc::new(|| NOW) };
+    let offline = Buyer::open(&keys, Feeds::open(options).unwrap()).unwrap();
+    assert_eq!(offline.feeds().datasets(&machine.did).await.unwrap().len(), 1);
     assert!(offline.verify(&machine.did, dataset).await.is_ok());
-    assert!(offline.catch_up(&machine.did).await.is_err());
+    assert!(offline.feeds().catch_up(&machine.did).await.is_err());
 }

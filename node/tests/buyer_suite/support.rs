@@ -13,7 +13,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 use tributary::{
-    buyer::{Buyer, BuyerOptions, FeedLink, Streams},
+    buyer::Buyer,
+    feeds::{FeedLink, Feeds, FeedsOptions, Streams},
     home::MachineKeys,
     net::{
         ChunkLookup, Client, InboundRequest, Keypair, NetConfig, NetEvents, PeerId, PullServer, PullServerConfig, start,
@@ -557,8 +558,9 @@ impl Shopper {
         let (client, events, _) = start(keys.node.clone(), tcp()).await.unwrap();
         let (store, _) = Store::open(dir.path().join("store"), &StoreOptions::default()).unwrap();
         let clock = Arc::new(|| NOW);
-        let options = BuyerOptions { keys: &keys, store: store.clone(), net: Some(client.clone()), clock };
-        let buyer = Buyer::open(options).unwrap();
+        let did = keys.identity.did();
+        let options = FeedsOptions { did, store: store.clone(), net: Some(client.clone()), clock };
+        let buyer = Buyer::open(&keys, Feeds::open(options).unwrap()).unwrap();
         Self { buyer, client, store, dir, keys, _events: events }
     }
 
@@ -573,7 +575,7 @@ impl Shopper {
     }
 
     pub(crate) async fn follow(&self, machine: &Machine) {
-        soon("follow", self.buyer.follow(&machine.link().await, Streams::All)).await.unwrap();
+        soon("follow", self.buyer.feeds().follow(&machine.link().await, Streams::All)).await.unwrap();
     }
 
     /// Gets the keys of key positions `first..=last` of a stream.

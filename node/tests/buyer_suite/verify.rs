@@ -1,6 +1,9 @@
 use std::{io::Read, time::Duration};
 
-use tributary::buyer::{ExportFormat, ExportJobError, PullSelection, StepState, Verdict, VerifyError};
+use tributary::{
+    buyer::{ExportFormat, ExportJobError, StepState, Verdict, VerifyError},
+    feeds::PullSelection,
+};
 use tributary_protocol::{
     access::{Range, Selection},
     dataset::DatasetEntry,
@@ -169,7 +172,7 @@ async fn a_second_close_of_a_dataset_is_an_equivocation_and_the_first_counts() {
     let second = DatasetEntry { merkle_root: [1; 32], ..close };
     machine.append(LogId::MACHINE, EntryBody::DatasetClosed(second));
     let shopper = bought(&machine, dataset).await;
-    assert_eq!(shopper.buyer.status(&machine.did).await.unwrap().equivocations, 1);
+    assert_eq!(shopper.buyer.feeds().status(&machine.did).await.unwrap().equivocations, 1);
     assert_eq!(shopper.buyer.verify(&machine.did, dataset).await.unwrap().verdict, Verdict::Proven);
 }
 
@@ -186,6 +189,6 @@ async fn a_dataset_that_is_not_closed_is_proven_so_far_and_an_unknown_one_not_fo
     assert!(matches!(verified, Ok(ref report) if !report.complete && report.chunks == 1), "{verified:?}");
     let verified = shopper.buyer.verify(&machine.did, DatasetId::from_bytes([9; 32])).await;
     assert!(matches!(verified, Err(VerifyError::NotFound(_))));
-    let datasets = shopper.buyer.datasets(&machine.did).await.unwrap();
+    let datasets = shopper.buyer.feeds().datasets(&machine.did).await.unwrap();
     assert_eq!((datasets.len(), datasets[0].closed, datasets[0].chunks), (1, false, 1));
 }

@@ -1,7 +1,8 @@
 //! Starting, stopping, starting again.
 
 use tributary::{
-    buyer::{AccessOutcome, PullSelection, Verdict},
+    buyer::{AccessOutcome, Verdict},
+    feeds::PullSelection,
     home::HomeError,
     service::{
         JobError, NodeError,
@@ -75,7 +76,7 @@ async fn a_restarted_machine_goes_on_with_its_feed() {
     assert_eq!(before.len(), after.len(), "no new logs");
     assert!(before.iter().zip(&after).all(|(before, after)| before.entries < after.entries), "{before:?} {after:?}");
     let side = follow(&buyer, &machine).await;
-    let status = side.status(&did).await.unwrap();
+    let status = side.feeds().status(&did).await.unwrap();
     assert_eq!((status.equivocations, status.logs.len()), (0, after.len()));
     let granted = soon("request", side.request_access(&did, dataset(id), std::time::Duration::ZERO)).await.unwrap();
     assert!(matches!(granted, AccessOutcome::Granted { .. }));

@@ -4,8 +4,9 @@ use std::{future::Future, io::Cursor, path::Path, time::Duration};
 
 use tokio::sync::broadcast;
 use tributary::{
-    buyer::{Buyer, FeedLink, Streams},
+    buyer::Buyer,
     config::{Config, Overrides},
+    feeds::{FeedLink, Streams},
     home::{Home, InitOptions},
     ingest::{IngestOptions, NdjsonOptions, NdjsonSource, Source},
     net::{self, Client, Keypair, NetConfig, NetEvents, PeerEvent, PeerId, PublishOutcome},
@@ -109,7 +110,7 @@ pub(crate) async fn link(node: &Node) -> FeedLink {
 pub(crate) async fn follow<'a>(buyer: &'a Node, machine: &Node) -> &'a Buyer {
     let link = link(machine).await;
     let side = buyer.buyer().unwrap();
-    soon("follow", side.follow(&link, Streams::All)).await.unwrap();
+    soon("follow", side.feeds().follow(&link, Streams::All)).await.unwrap();
     side
 }
 

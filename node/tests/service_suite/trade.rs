@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use tributary::{
-    buyer::{AccessError, AccessOutcome, ExportFormat, FeedEvent, PullSelection, Verdict},
+    buyer::{AccessError, AccessOutcome, ExportFormat, Verdict},
+    feeds::{FeedEvent, PullSelection},
     service::access::{AuditEvent, OrderState},
 };
 use tributary_protocol::{
@@ -26,7 +27,7 @@ async fn a_free_dataset_goes_from_the_source_to_files() {
 
     let side = follow(&buyer, &machine).await;
     let did = machine.did();
-    assert_eq!(side.datasets(&did).await.unwrap().len(), 1);
+    assert_eq!(side.feeds().datasets(&did).await.unwrap().len(), 1);
     let outcome = soon("request", side.request_access(&did, dataset(id), LONG)).await.unwrap();
     assert!(matches!(outcome, AccessOutcome::Granted { ref grants, .. } if grants.len() == 1), "{outcome:?}");
     let pulled = soon("pull", side.pull(&did, PullSelection::Dataset(id), None)).await.unwrap();
@@ -129,8 +130,8 @@ async fn a_revoked_buyer_gets_nothing_more_until_reinstated() {
     assert!(matches!(denied, Err(AccessError::Denied { code: DenyCode::Revoked, .. })), "{denied:?}");
     // What is sealed from now on is in another epoch than the keys that were prepaid.
     let second = fill(&machine, "/imu", 10, 10).await;
-    soon("catch up", side.catch_up(&did)).await.unwrap();
-    let epoch = side.datasets(&did).await.unwrap().into_iter().find(|d| d.dataset == second).unwrap().epoch;
+    soon("catch up", side.feeds().catch_up(&did)).await.unwrap();
+    let epoch = side.feeds().datasets(&did).await.unwrap().into_iter().find(|d| d.dataset == second).unwrap().epoch;
     assert!(grants.iter().all(|grant| grant.epoch < epoch));
 
     machine.access().reinstate(&buyer.did(), "/imu").unwrap();
@@ -144,7 +145,7 @@ async fn what_comes_later_reaches_followers_by_gossip() {
     let machine = start(m.path(), &machine_config(&[stream("/imu", "policy: free")])).await;
     let buyer = start(b.path(), &buyer_config()).await;
     let (side, did) = (follow(&buyer, &machine).await, machine.did());
-    let mut events = side.watch();
+    let mut events = side.feeds().watch();
     let id = fill(&machine, "/imu", 0, 100).await;
     let log = LogId::from(stream_id(&machine, "/imu"));
     let chunks = machine.machine().unwrap().report().unwrap()[0].entries;
@@ -159,7 +160,7 @@ async fn what_comes_later_reaches_followers_by_gossip() {
     })
     .await;
     soon("closing", async {
-        while !side.datasets(&did).await.unwrap().iter().any(|d| d.dataset == id && d.closed) {
+        while !side.feeds().datasets(&did).await.unwrap().iter().any(|d| d.dataset == id && d.closed) {
             events.recv().await.unwrap();
         }
     })
@@ -178,6 +179,6 @@ async fn a_late_follower_catches_up_on_everything() {
     }
     let buyer = start(b.path(), &buyer_config()).await;
     let (side, did) = (follow(&buyer, &machine).await, machine.did());
-    let held = side.datasets(&did).await.unwrap();
+    let held = side.feeds().datasets(&did).await.unwrap();
     assert!(ids.iter().all(|id| held.iter().any(|d| d.dataset == *id && d.closed && d.packages == 50)), "{held:?}");
 }

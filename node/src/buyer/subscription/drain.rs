@@ -21,15 +21,9 @@ use super::{
     sink::{Sink, SinkError},
 };
 use crate::{
-    buyer::{
-        Buyer, blocking,
-        error::{BuyerError, ContentError, PullJobError},
-        export::refused,
-        feed::stored_chain,
-        listing::{entries, stream_logs},
-        plaintext::open_chunk,
-    },
+    buyer::{Buyer, error::ContentError, export::refused, plaintext::open_chunk},
     export::{PlainPackage, PlaintextError, PlaintextLimits, PlaintextReader},
+    feeds::{FeedsError, PullJobError, blocking, entries, stored_chain, stream_logs},
 };
 
 /// Chunks that are pulled together, unless a package is cut into more of them.
@@ -62,7 +56,7 @@ pub(super) struct Drain {
 #[derive(Debug, thiserror::Error)]
 enum DrainError {
     #[error(transparent)]
-    Buyer(#[from] BuyerError),
+    Feeds(#[from] FeedsError),
     #[error(transparent)]
     Pull(#[from] PullJobError),
     #[error(transparent)]
@@ -79,17 +73,17 @@ enum DrainError {
 
 impl From<tributary_store::StoreError> for DrainError {
     fn from(error: tributary_store::StoreError) -> Self {
-        Self::Buyer(error.into())
+        Self::Feeds(error.into())
     }
 }
 
 impl Buyer {
     /// Notes where a subscription begins: behind what is announced by now.
     pub(super) async fn begin(&self, shared: &Arc<Shared>) -> Result<(), String> {
-        self.catch_up(&shared.did).await.map_err(|error| full(&error))?;
+        self.feeds().catch_up(&shared.did).await.map_err(|error| full(&error))?;
         let (buyer, did, stream) = (self.clone(), shared.did, shared.stream);
         let place = blocking(move || {
-            let handle = buyer.handle(&did)?;
+            let handle = buyer.feeds().handle(&did)?;
             let feed = handle.feed();
             if !feed.row.streams.wants(&did, &LogId::from(stream)) {
                 return Ok(None);
@@ -97,7 +91,7 @@ impl Buyer {
             let logs = feed.follower().tips().filter(|tip| tip.log.log.stream() == Some(stream));
             let newest = logs.max_by_key(|tip| tip.log.incarnation);
             let (incarnation, seq) = newest.map_or((0, 0), |tip| (tip.log.incarnation, tip.next));
-            Ok::<_, BuyerError>(Some(Place { incarnation, seq }))
+            Ok::<_, FeedsError>(Some(Place { incarnation, seq }))
         });
         let place = place.await.and_then(|place| place).map_err(|error| full(&error))?;
         let Some(place) = place else {
@@ -186,7 +180,7 @@ impl Drain {
 
     async fn keys_only(&self, buyer: &Buyer, shared: &Arc<Shared>, mut place: Place) -> Result<Drained, DrainError> {
         let (looker, did, stream) = (buyer.clone(), shared.did, shared.stream);
-        let (place, locked) = blocking(move || -> Result<_, BuyerError> {
+        let (place, locked) = blocking(move || -> Result<_, FeedsError> {
             while let Some(found) = look(&looker, (did, stream), place, BATCH)? {
                 place = Place { incarnation: found.log.incarnation, seq: found.from + found.open };
                 if found.open == 0 {
@@ -216,8 +210,8 @@ struct Found {
 }
 
 /// What is announced from a place on; `None` when nothing is.
-fn look(buyer: &Buyer, (did, stream): (Did, StreamId), place: Place, batch: u64) -> Result<Option<Found>, BuyerError> {
-    let store = &buyer.inner.store;
+fn look(buyer: &Buyer, (did, stream): (Did, StreamId), place: Place, batch: u64) -> Result<Option<Found>, FeedsError> {
+    let store = buyer.feeds().store();
     for log in stream_logs(store, &did, &stream)?.into_iter().filter(|log| log.incarnation >= place.incarnation) {
         let from = if log.incarnation == place.incarnation { place.seq } else { 0 };
         let mut found: Option<Found> = None;
@@ -288,7 +282,7 @@ struct Writing<'a> {
 
 impl Writing<'_> {
     fn note(&mut self, row: Row) -> Result<(), DrainError> {
-        row::save(&self.buyer.inner.store, &self.did, &self.stream, &row)?;
+        row::save(self.buyer.feeds().store(), &self.did, &self.stream, &row)?;
         self.row = row;
         Ok(())
     }
@@ -313,12 +307,12 @@ impl Writing<'_> {
     }
 
     fn run(&mut self, place: Place, last: u64) -> Result<(), DrainError> {
-        let chain = stored_chain(&self.buyer.inner.store, &self.did)?.ok_or(BuyerError::NotFollowed(self.did))?;
+        let chain = stored_chain(self.buyer.feeds().store(), &self.did)?.ok_or(FeedsError::NotFollowed(self.did))?;
         let reigns = chain.reigns(&self.log.log, self.log.incarnation);
         let mut sink = self.sink()?;
         let mut stretch = Stretch::default();
         let (mut chunks, mut packages) = (0, 0);
-        let store = self.buyer.inner.store.clone();
+        let store = self.buyer.feeds().store().clone();
         for entry in entries(&store, self.log, place.seq..=last) {
             let entry = entry?;
             let (seq, EntryBody::Chunk(record)) = (entry.entry().seq, &entry.entry().body) else { continue };
@@ -364,7 +358,7 @@ impl Writing<'_> {
         }
         let feed_key: FeedPublicKey =
             reigns.at(seq).map(|reign| reign.key).ok_or(ContentError::Record { dataset, index })?;
-        let body = self.buyer.inner.store.chunk(&record.hash)?.ok_or(ContentError::Missing { dataset, index })?;
+        let body = self.buyer.feeds().store().chunk(&record.hash)?.ok_or(ContentError::Missing { dataset, index })?;
         let key = self.buyer.key_for(&self.did, record)?.ok_or(ContentError::NotGranted { dataset, index })?;
         let plaintext = open_chunk(record, &feed_key, &key, &body)?;
         let whole = stretch.push(record, &plaintext)?;

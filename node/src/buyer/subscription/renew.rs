@@ -11,9 +11,9 @@ use super::{
     Shared,
     row::{self, Ended},
 };
-use crate::buyer::{
-    AccessOutcome, Buyer, blocking,
-    error::{AccessError, BuyerError},
+use crate::{
+    buyer::{AccessOutcome, Buyer, error::AccessError},
+    feeds::{FeedsError, blocking},
 };
 
 /// How long before its end a range is renewed at most.
@@ -41,7 +41,7 @@ enum RenewError {
     #[error(transparent)]
     Access(#[from] AccessError),
     #[error(transparent)]
-    Buyer(#[from] BuyerError),
+    Feeds(#[from] FeedsError),
     #[error("the machine asks {amount} {token} for the next range, and at most {max} may be paid")]
     Price { amount: u128, token: String, max: u128 },
     #[error("the selection cannot be made: {0}")]
@@ -63,7 +63,7 @@ impl Buyer {
             Err(error) if error.ends() => {
                 let mut row = shared.row().clone();
                 row.request = None;
-                row.ended = Some(Ended { reason: full(&error), at_ms: self.now() });
+                row.ended = Some(Ended { reason: full(&error), at_ms: self.feeds().now() });
                 match self.keep_row(shared, row).await {
                     Ok(()) => Renewed::Ended,
                     Err(error) => Renewed::Failed(error.to_string()),
@@ -75,7 +75,7 @@ impl Buyer {
 
     async fn try_renew(&self, shared: &Arc<Shared>, gaps: Vec<Range>) -> Result<Duration, RenewError> {
         let row = shared.row().clone();
-        let now_ms = self.now();
+        let now_ms = self.feeds().now();
         let asked = match row.request {
             Some(request) => match self.fetch_access(&shared.did, request, Duration::ZERO).await {
                 // Decided and fetched before a restart, or too old.
@@ -96,7 +96,7 @@ impl Buyer {
         let mut row = shared.row().clone();
         match outcome {
             Ok(AccessOutcome::Granted { grants, .. }) => {
-                let now_ms = self.now();
+                let now_ms = self.feeds().now();
                 // By the machine's clock it may have begun earlier; not by more than its clock is behind, which is not known.
                 let issued_ms = grants.iter().map(|grant| grant.issued_ms).max().unwrap_or(now_ms).min(now_ms);
                 row.until_ms = Some(issued_ms.saturating_add(u64::from(row.terms.live_seconds) * 1000));
@@ -139,8 +139,8 @@ impl Buyer {
     }
 
     /// Makes a row durable, then what others see.
-    pub(super) async fn keep_row(&self, shared: &Arc<Shared>, row: row::Row) -> Result<(), BuyerError> {
-        let (store, shared) = (self.inner.store.clone(), Arc::clone(shared));
+    pub(super) async fn keep_row(&self, shared: &Arc<Shared>, row: row::Row) -> Result<(), FeedsError> {
+        let (store, shared) = (self.feeds().store().clone(), Arc::clone(shared));
         blocking(move || {
             shared.writing(|| {
                 row::save(&store, &shared.did, &shared.stream, &row)?;

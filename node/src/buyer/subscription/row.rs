@@ -8,7 +8,7 @@ use tributary_protocol::ids::{Did, Hash, StreamId};
 use tributary_store::{Store, Table, WriteBatch};
 
 use super::{Key, SubscriptionTerms};
-use crate::buyer::error::BuyerError;
+use crate::feeds::FeedsError;
 
 const PREFIX: u8 = b's';
 const LEN: usize = 1 + Did::LEN + StreamId::LEN;
@@ -90,30 +90,30 @@ fn key(did: &Did, stream: &StreamId) -> Vec<u8> {
     [&[PREFIX], did.as_bytes().as_slice(), stream.as_bytes()].concat()
 }
 
-fn bad(error: &serde_json::Error) -> BuyerError {
-    BuyerError::Row { what: "subscription", reason: error.to_string() }
+fn bad(error: &serde_json::Error) -> FeedsError {
+    FeedsError::Row { what: "subscription", reason: error.to_string() }
 }
 
-pub(super) fn load(store: &Store, did: &Did, stream: &StreamId) -> Result<Option<Row>, BuyerError> {
+pub(super) fn load(store: &Store, did: &Did, stream: &StreamId) -> Result<Option<Row>, FeedsError> {
     let row = store.row(Table::Follow, &key(did, stream))?;
     row.map(|row| serde_json::from_slice(&row).map_err(|error| bad(&error))).transpose()
 }
 
-pub(super) fn save(store: &Store, did: &Did, stream: &StreamId, row: &Row) -> Result<(), BuyerError> {
+pub(super) fn save(store: &Store, did: &Did, stream: &StreamId, row: &Row) -> Result<(), FeedsError> {
     let value = serde_json::to_vec(row).map_err(|error| bad(&error))?;
     let mut batch = WriteBatch::new();
     batch.put_row(Table::Follow, key(did, stream), value);
     Ok(store.commit(batch)?)
 }
 
-pub(super) fn delete(store: &Store, did: &Did, stream: &StreamId) -> Result<(), BuyerError> {
+pub(super) fn delete(store: &Store, did: &Did, stream: &StreamId) -> Result<(), FeedsError> {
     let mut batch = WriteBatch::new();
     batch.delete_row(Table::Follow, key(did, stream));
     Ok(store.commit(batch)?)
 }
 
 /// All subscriptions. One that cannot be read is left out, and said so.
-pub(super) fn load_all(store: &Store) -> Result<Vec<(Key, Row)>, BuyerError> {
+pub(super) fn load_all(store: &Store) -> Result<Vec<(Key, Row)>, FeedsError> {
     let mut all = Vec::new();
     let mut after: Option<Vec<u8>> = None;
     loop {

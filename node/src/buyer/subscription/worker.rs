@@ -13,7 +13,10 @@ use super::{
     drain::{Drain, Drained},
     renew::Renewed,
 };
-use crate::buyer::{Buyer, FeedEvent, Inner};
+use crate::{
+    buyer::{Buyer, Inner},
+    feeds::FeedEvent,
+};
 
 /// First and longest wait after something did not work.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));

@@ -10,8 +10,8 @@ use tributary_protocol::{ids::Did, package::DataPackage, record::ChunkRecord};
 
 use super::{Failure, Stop, pool::Pool, wrong};
 use crate::{
-    buyer::error::BuyerError,
     export::{PlaintextLimits, PlaintextReader},
+    feeds::FeedsError,
 };
 
 /// Packages in one job.
@@ -126,7 +126,7 @@ impl Packages {
         match result.recv() {
             Ok(None) => self.verified += count,
             Ok(Some(reason)) => return Err(Stop::Wrong(Failure(reason))),
-            Err(_) => return Err(BuyerError::Stopped.into()),
+            Err(_) => return Err(FeedsError::Stopped.into()),
         }
         Ok(())
     }

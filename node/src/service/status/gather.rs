@@ -15,8 +15,8 @@ use super::{
     Warning, WarningCode,
 };
 use crate::{
-    buyer::FeedStatus,
     config::{Mode, Policy, show_duration},
+    feeds::FeedStatus,
     machine::{Machine, MachineError, StreamReport, stored_bindings},
 };
 
@@ -33,10 +33,10 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
     let reach = inner.net.reach().await.map_or_else(|_| ReachStatus::default(), ReachStatus::from);
     let links = node.links().await.unwrap_or_default();
     let mut feeds = Vec::new();
-    if let Some(buyer) = &inner.buyer {
-        for did in buyer.followed() {
+    if let Some(followed) = &inner.feeds {
+        for did in followed.followed() {
             // One that is no longer followed by now is left out.
-            feeds.extend(buyer.status(&did).await);
+            feeds.extend(followed.status(&did).await);
         }
     }
     let mut subscriptions = Ok(Vec::new());
@@ -311,7 +311,7 @@ fn inbound_status(node: &Node) -> InboundStatus {
 }
 
 fn followed_status(feed: FeedStatus, now_ms: u64) -> FollowedStatus {
-    let log = |log: crate::buyer::LogStatus| FollowedLogStatus {
+    let log = |log: crate::feeds::LogStatus| FollowedLogStatus {
         log: log.log,
         incarnation: log.incarnation,
         first: log.start,

@@ -17,11 +17,11 @@ use tributary_store::StoreError;
 
 use super::{
     super::{
-        Buyer, blocking,
-        error::{BuyerError, FollowError, PullJobError, WrongBytes},
+        Feeds, blocking,
+        error::{FeedsError, FollowError, PullJobError, WrongBytes},
         follow::backoff,
     },
-    PullProgress,
+    Intake, PullProgress,
     disk::{Arrived, check_and_store},
     plan::{Item, Plan},
 };
@@ -42,8 +42,9 @@ const MAX_WAIT: Duration = Duration::from_secs(15);
 
 /// What the parts of a job share.
 pub(super) struct Job {
-    pub(super) buyer: Buyer,
+    pub(super) feeds: Feeds,
     pub(super) did: Did,
+    pub(super) intake: Arc<dyn Intake>,
     pub(super) plan: Mutex<Plan>,
     pub(super) window: Arc<Semaphore>,
     /// Taken away when the workers are done: the checking threads end then.
@@ -119,7 +120,7 @@ impl Job {
             if end.came > 0 {
                 (waits, tries) = (backoff(), 0);
             }
-            let net = self.buyer.net()?;
+            let net = self.feeds.net()?;
             let (source, wait) = match end.error {
                 None => continue,
                 Some(Failure::Stopped) => return Ok(()),
@@ -152,8 +153,8 @@ impl Job {
                 () = self.stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(wait) => {}
             }
-            let handle = self.buyer.handle(&self.did)?;
-            self.buyer.reach(&handle, peer).await?;
+            let handle = self.feeds.handle(&self.did)?;
+            self.feeds.reach(&handle, peer).await?;
         }
     }
 
@@ -180,7 +181,7 @@ impl Job {
         absent: &mut Vec<Item>,
         came: &mut u64,
     ) -> Result<(), Failure> {
-        let net = self.buyer.net().map_err(|_| Failure::Stopped)?;
+        let net = self.feeds.net().map_err(|_| Failure::Stopped)?;
         let arrived = locked(&self.arrived).clone().ok_or(Failure::Stopped)?;
         let stream = net.open_pull(peer).await.map_err(Failure::Request)?;
         let wanted = due.iter().map(|item| Wanted { hash: item.record.hash, len: Some(item.record.len) }).collect();
@@ -239,7 +240,7 @@ pub(super) async fn run(
             round.spawn(async move { (peer, job.work(peer, bit).await) });
         }
         while let Some(ended) = round.join_next().await {
-            let (peer, result) = ended.map_err(|_| BuyerError::Stopped)?;
+            let (peer, result) = ended.map_err(|_| FeedsError::Stopped)?;
             if let Err(error) = result {
                 alive.retain(|(other, _)| *other != peer);
                 let named = matches!(worst, Some(PullJobError::WrongBytes(_)));
@@ -258,7 +259,7 @@ pub(super) async fn run(
     drop(locked(&job.arrived).take());
     while checkers.recv().await.is_some() {}
     let whole = u32::try_from(WINDOW / UNIT).unwrap_or(u32::MAX);
-    let _all = job.window.acquire_many(whole).await.map_err(|_| BuyerError::Stopped)?;
+    let _all = job.window.acquire_many(whole).await.map_err(|_| FeedsError::Stopped)?;
     if let Some(error) = locked(&wrote).take() {
         return Err(error.into());
     }

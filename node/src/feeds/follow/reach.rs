@@ -7,8 +7,8 @@ use tributary_protocol::{binding::Binding, ids::Did};
 
 use super::{
     super::{
-        Buyer, blocking,
-        error::{BuyerError, FollowError},
+        Feeds, blocking,
+        error::{FeedsError, FollowError},
     },
     handle::{Handle, MAX_PEERS},
 };
@@ -22,9 +22,9 @@ pub(super) fn node_peers(binding: &Binding) -> Vec<PeerId> {
     binding.node_keys.iter().filter_map(peer).collect()
 }
 
-impl Buyer {
+impl Feeds {
     /// The peers to ask about a feed: the machine's own nodes first.
-    pub(in crate::buyer) async fn peers_of(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
+    pub(in crate::feeds) async fn peers_of(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
         let mut peers = self.machine_peers(handle).await?;
         let others: Vec<PeerId> = handle.reach().peers.clone();
         peers.extend(others.into_iter().filter(|peer| !peers.contains(peer)).collect::<Vec<_>>());
@@ -32,7 +32,7 @@ impl Buyer {
     }
 
     /// The nodes that the machine's newest binding names.
-    pub(in crate::buyer) async fn machine_peers(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
+    pub(crate) async fn machine_peers(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
         let handle = Arc::clone(handle);
         Ok(blocking(move || handle.feed().follower().chain().map(|chain| node_peers(chain.current())))
             .await?
@@ -40,7 +40,7 @@ impl Buyer {
     }
 
     /// Makes sure that there is a connection to a peer.
-    pub(in crate::buyer) async fn reach(&self, handle: &Arc<Handle>, peer: PeerId) -> Result<(), FollowError> {
+    pub(crate) async fn reach(&self, handle: &Arc<Handle>, peer: PeerId) -> Result<(), FollowError> {
         let net = self.net()?;
         let known = Arc::clone(handle);
         let addrs = blocking(move || known.feed().row.addrs.clone()).await?;
@@ -56,8 +56,8 @@ impl Buyer {
     ///
     /// # Errors
     ///
-    /// [`BuyerError::NotFollowed`].
-    pub fn add_provider(&self, did: &Did, peer: PeerId) -> Result<(), BuyerError> {
+    /// [`FeedsError::NotFollowed`].
+    pub fn add_provider(&self, did: &Did, peer: PeerId) -> Result<(), FeedsError> {
         let handle = self.handle(did)?;
         handle.remember(peer);
         let mut reach = handle.reach();
@@ -68,7 +68,7 @@ impl Buyer {
     }
 
     /// The peers to pull from: the machine's own nodes, then those named as providers.
-    pub(in crate::buyer) async fn providers_of(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
+    pub(in crate::feeds) async fn providers_of(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
         let mut peers = self.machine_peers(handle).await?;
         let named: Vec<PeerId> = handle.reach().providers.clone();
         peers.extend(named.into_iter().filter(|peer| !peers.contains(peer)).collect::<Vec<_>>());

@@ -11,8 +11,8 @@ use tributary_protocol::{
 use tributary_store::{Store, StoreError};
 
 use super::{
-    Buyer, blocking,
-    error::{BuyerError, FollowError},
+    Feeds, blocking,
+    error::{FeedsError, FollowError},
     feed::{closing_entry, decode_stored},
     listing::{PullSelection, dataset_place, stream_logs, visit_machine_log},
 };
@@ -43,7 +43,7 @@ impl std::fmt::Display for Incomplete {
 pub enum IncompleteError {
     /// What is stored.
     #[error(transparent)]
-    Buyer(#[from] BuyerError),
+    Feeds(#[from] FeedsError),
     /// The others could not be fetched.
     #[error("{what}, and the others could not be fetched; run it again when the machine's node can be reached")]
     Unfetched {
@@ -65,7 +65,7 @@ pub enum IncompleteError {
 
 impl From<StoreError> for IncompleteError {
     fn from(error: StoreError) -> Self {
-        Self::Buyer(error.into())
+        Self::Feeds(error.into())
     }
 }
 
@@ -90,7 +90,7 @@ impl Place {
     }
 }
 
-fn closed_place(store: &Store, did: &Did, dataset: &DatasetId) -> Result<Option<Place>, BuyerError> {
+fn closed_place(store: &Store, did: &Did, dataset: &DatasetId) -> Result<Option<Place>, FeedsError> {
     let Some(bytes) = closing_entry(store, did, dataset)? else { return Ok(None) };
     // One that does not decode is damage; whoever reads on from it says so.
     let Ok(entry) = decode_stored(&bytes) else { return Ok(None) };
@@ -100,7 +100,7 @@ fn closed_place(store: &Store, did: &Did, dataset: &DatasetId) -> Result<Option<
 }
 
 /// The last closed dataset of a stream in each incarnation: when its entries are here, so are those of the others.
-fn newest_closed(store: &Store, did: &Did, stream: &StreamId) -> Result<Vec<Place>, BuyerError> {
+fn newest_closed(store: &Store, did: &Did, stream: &StreamId) -> Result<Vec<Place>, FeedsError> {
     let mut newest = std::collections::BTreeMap::<u32, Place>::new();
     visit_machine_log(store, did, |entry| {
         if let EntryBody::DatasetClosed(close) = &entry.entry().body
@@ -118,9 +118,9 @@ fn newest_closed(store: &Store, did: &Did, stream: &StreamId) -> Result<Vec<Plac
     Ok(newest.into_values().collect())
 }
 
-impl Buyer {
+impl Feeds {
     /// The positions of a log that are known here: the first, and one behind the last. There are no holes between them.
-    pub(super) fn span(&self, log: &LogKey) -> Result<Option<(u64, u64)>, BuyerError> {
+    pub(crate) fn span(&self, log: &LogKey) -> Result<Option<(u64, u64)>, FeedsError> {
         if let Ok(handle) = self.handle(&log.did)
             && let Some(tip) = handle.feed().follower().tip(&log.log, log.incarnation)
         {
@@ -135,9 +135,9 @@ impl Buyer {
 
     /// Makes sure that the entries of every closed dataset of a selection are here, as far as following begins: fetches what
     /// is missing. Says whether the selection is complete; `false` means that the machine is still writing a dataset of it.
-    pub(super) async fn complete(&self, did: &Did, selection: PullSelection) -> Result<bool, IncompleteError> {
-        let (buyer, did) = (self.clone(), *did);
-        let (places, closed) = blocking(move || buyer.to_complete(&did, selection)).await??;
+    pub(crate) async fn complete(&self, did: &Did, selection: PullSelection) -> Result<bool, IncompleteError> {
+        let (feeds, did) = (self.clone(), *did);
+        let (places, closed) = blocking(move || feeds.to_complete(&did, selection)).await??;
         for place in places {
             self.complete_place(&did, place).await?;
         }
@@ -145,7 +145,7 @@ impl Buyer {
     }
 
     /// The closed datasets to look at, and whether nothing of the selection is still being written.
-    fn to_complete(&self, did: &Did, selection: PullSelection) -> Result<(Vec<Place>, bool), BuyerError> {
+    fn to_complete(&self, did: &Did, selection: PullSelection) -> Result<(Vec<Place>, bool), FeedsError> {
         let store = &self.inner.store;
         match selection {
             PullSelection::Dataset(dataset) => {
@@ -173,9 +173,9 @@ impl Buyer {
     }
 
     async fn complete_place(&self, did: &Did, place: Place) -> Result<(), IncompleteError> {
-        let missing = |buyer: &Self| {
-            let buyer = buyer.clone();
-            blocking(move || Ok::<_, BuyerError>(place.missing(buyer.span(&place.log)?)))
+        let missing = |feeds: &Self| {
+            let feeds = feeds.clone();
+            blocking(move || Ok::<_, FeedsError>(place.missing(feeds.span(&place.log)?)))
         };
         let Some(before) = missing(self).await?? else { return Ok(()) };
         if before.joined_at.is_some() {
@@ -184,7 +184,7 @@ impl Buyer {
         let fetched = match self.handle(did) {
             Ok(handle) => self.catch_up_log(&handle, place.log, place.last.saturating_add(1)).await,
             // It may be a machine that is no longer followed: what is stored is all there is.
-            Err(error) => Err(FollowError::Buyer(error)),
+            Err(error) => Err(FollowError::Feeds(error)),
         };
         let Some(what) = missing(self).await?? else { return Ok(()) };
         match fetched {
@@ -193,8 +193,8 @@ impl Buyer {
         }
     }
 
-    /// As [`Buyer::complete`] for one dataset, without asking anybody.
-    pub(super) fn complete_here(&self, did: &Did, dataset: &DatasetId) -> Result<(), IncompleteError> {
+    /// As [`Feeds::complete`] for one dataset, without asking anybody.
+    pub(crate) fn complete_here(&self, did: &Did, dataset: &DatasetId) -> Result<(), IncompleteError> {
         let store = &self.inner.store;
         let Some(place) = closed_place(store, did, dataset)? else { return Ok(()) };
         match place.missing(self.span(&place.log)?) {
@@ -205,7 +205,7 @@ impl Buyer {
     }
 
     /// Whether anything of a dataset is known here.
-    pub(super) fn knows(&self, did: &Did, dataset: &DatasetId) -> Result<bool, BuyerError> {
+    pub(crate) fn knows(&self, did: &Did, dataset: &DatasetId) -> Result<bool, FeedsError> {
         Ok(dataset_place(&self.inner.store, did, dataset)?.is_some())
     }
 }

@@ -11,8 +11,8 @@ use tributary_protocol::{
 };
 
 use super::super::{
-    Buyer, blocking,
-    error::BuyerError,
+    Feeds, blocking,
+    error::FeedsError,
     feed::{JoinPoint, Streams},
 };
 
@@ -64,7 +64,7 @@ pub struct LogStatus {
     pub head_ms: Option<u64>,
 }
 
-impl Buyer {
+impl Feeds {
     /// Newest heads of a followed machine's logs, as they were signed, for peers that ask this node. Call it where blocking is
     /// allowed.
     #[must_use]
@@ -83,8 +83,8 @@ impl Buyer {
     ///
     /// # Errors
     ///
-    /// [`BuyerError::NotFollowed`].
-    pub async fn status(&self, did: &Did) -> Result<FeedStatus, BuyerError> {
+    /// [`FeedsError::NotFollowed`].
+    pub async fn status(&self, did: &Did) -> Result<FeedStatus, FeedsError> {
         let (handle, now) = (self.handle(did)?, self.now());
         blocking(move || {
             let feed = handle.feed();

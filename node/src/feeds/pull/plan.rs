@@ -1,6 +1,6 @@
 //! What is left of a job to pull, and who was asked for it in vain.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use libp2p::PeerId;
 use tributary_protocol::{
@@ -9,10 +9,13 @@ use tributary_protocol::{
     record::ChunkRecord,
 };
 
-use super::super::{
-    Buyer,
-    error::BuyerError,
-    feed::{PAGE, PAGE_BYTES, decode_stored},
+use super::{
+    super::{
+        Feeds,
+        error::FeedsError,
+        feed::{PAGE, PAGE_BYTES, decode_stored},
+    },
+    Intake,
 };
 
 /// A chunk that is wanted, and which providers were asked for it in vain (one bit each).
@@ -23,9 +26,10 @@ pub(super) struct Item {
 
 /// What is left to do.
 pub(super) struct Plan {
-    pub(super) buyer: Buyer,
+    pub(super) feeds: Feeds,
     pub(super) did: Did,
     pub(super) dataset: Option<DatasetId>,
+    pub(super) intake: Arc<dyn Intake>,
     /// Stretches of logs that were not looked at yet.
     pub(super) places: VecDeque<(LogKey, u64, u64)>,
     /// Chunks that came back.
@@ -40,7 +44,7 @@ impl Plan {
     }
 
     /// At most `max` chunks that the provider with this bit was not asked for. Blocks.
-    pub(super) fn take(&mut self, bit: u32, max: usize) -> Result<Vec<Item>, BuyerError> {
+    pub(super) fn take(&mut self, bit: u32, max: usize) -> Result<Vec<Item>, FeedsError> {
         let mut out = Vec::new();
         for _ in 0..self.returned.len() {
             let Some(item) = self.returned.pop_front() else { break };
@@ -53,16 +57,13 @@ impl Plan {
         while out.len() < max
             && let Some((log, from, last)) = self.places.front().copied()
         {
-            let page = self.buyer.inner.store.entries(&log, from, PAGE, PAGE_BYTES)?;
+            let page = self.feeds.inner.store.entries(&log, from, PAGE, PAGE_BYTES)?;
             let end = page.last().map(|entry| entry.seq);
             for entry in page {
                 let decoded = decode_stored(&entry.bytes)?;
                 let EntryBody::Chunk(record) = &decoded.entry().body else { continue };
                 let meant = entry.seq <= last && self.dataset.is_none_or(|dataset| dataset == record.dataset);
-                if meant
-                    && self.buyer.inner.wallet.holds(&self.did, record)
-                    && !self.buyer.inner.store.has_chunk(&record.hash)?
-                {
+                if meant && self.intake.wants(&self.did, record) && !self.feeds.inner.store.has_chunk(&record.hash)? {
                     out.push(Item { record: record.clone(), tried: 0 });
                 }
             }

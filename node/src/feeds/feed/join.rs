@@ -11,7 +11,7 @@ use tributary_protocol::{
 };
 use tributary_store::{Store, WriteBatch};
 
-use super::{super::error::BuyerError, Feed, FollowRow, decode_stored, index_of, put_row};
+use super::{super::error::FeedsError, Feed, FollowRow, decode_stored, index_of, put_row};
 
 /// From where the streams of a machine are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ impl std::str::FromStr for JoinPoint {
 
 /// A log that was joined behind a head. Until an entry of it is stored, nothing else says where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::buyer) struct Joined {
+pub(in crate::feeds) struct Joined {
     log: LogId,
     incarnation: u32,
     /// The first position that is followed.
@@ -75,7 +75,7 @@ impl Joined {
 }
 
 /// Where the logs of a machine stand, as far as they are stored or were joined.
-pub(super) fn stored_tips(store: &Store, did: Did, row: &FollowRow) -> Result<Vec<LogTip>, BuyerError> {
+pub(super) fn stored_tips(store: &Store, did: Did, row: &FollowRow) -> Result<Vec<LogTip>, FeedsError> {
     let mut tips = Vec::new();
     for log in store.logs(Some(&did))? {
         let first = store.log(&log, ..).next().transpose()?.map(|entry| entry.bytes);
@@ -105,13 +105,13 @@ pub(super) fn without(row: &FollowRow, cuts: &[Truncated]) -> Option<FollowRow> 
 
 impl Feed {
     /// Whether a log is one to begin with where [`FollowRow::from`] says, not at its start.
-    pub(in crate::buyer) fn must_join(&self, log: &LogKey) -> bool {
+    pub(in crate::feeds) fn must_join(&self, log: &LogKey) -> bool {
         let later = self.row.joining && self.row.from != JoinPoint::Start && log.log != LogId::MACHINE;
         later && self.follower.tip(&log.log, log.incarnation).is_none()
     }
 
     /// Begins to follow a log behind a head.
-    pub(in crate::buyer) fn join_after(&mut self, head: &SignedHead) -> Result<Result<(), JoinError>, BuyerError> {
+    pub(in crate::feeds) fn join_after(&mut self, head: &SignedHead) -> Result<Result<(), JoinError>, FeedsError> {
         if let Err(error) = self.follower.join_after(head) {
             return Ok(Err(error));
         }
@@ -130,7 +130,7 @@ impl Feed {
     }
 
     /// Begins to follow a log with this entry.
-    pub(in crate::buyer) fn join_at(&mut self, first: &SignedEntry) -> Result<Result<(), JoinError>, BuyerError> {
+    pub(in crate::feeds) fn join_at(&mut self, first: &SignedEntry) -> Result<Result<(), JoinError>, FeedsError> {
         if !matches!(first.entry().body, EntryBody::Chunk(_)) {
             return Ok(Err(JoinError::NotProven));
         }
@@ -145,10 +145,10 @@ impl Feed {
     }
 
     /// Takes the entries right before the place where following a log began.
-    pub(in crate::buyer) fn extend_back(
+    pub(in crate::feeds) fn extend_back(
         &mut self,
         entries: &[SignedEntry],
-    ) -> Result<Result<(), JoinError>, BuyerError> {
+    ) -> Result<Result<(), JoinError>, FeedsError> {
         if let Err(error) = self.follower.extend_back(entries) {
             return Ok(Err(error));
         }
@@ -162,7 +162,7 @@ impl Feed {
     }
 
     /// Notes that every log was joined that there was: a log that comes later begins after that.
-    pub(in crate::buyer) fn all_joined(&mut self) -> Result<(), BuyerError> {
+    pub(in crate::feeds) fn all_joined(&mut self) -> Result<(), FeedsError> {
         if self.row.joining {
             self.set_row(FollowRow { joining: false, ..self.row.clone() })?;
         }

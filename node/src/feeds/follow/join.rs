@@ -1,4 +1,4 @@
-//! Beginning with the logs of streams where the buyer wants to, and going back to an earlier place.
+//! Beginning with the logs of streams where the feeds wants to, and going back to an earlier place.
 //!
 //! What a peer sends is proven before it counts: a head or entry by the key of its position, and what lies before by the
 //! hashes that lead to what is followed already. Each page is durable before the next is asked for, so going back goes on
@@ -17,8 +17,8 @@ use tributary_store::Store;
 
 use super::{
     super::{
-        Buyer, blocking,
-        error::{BuyerError, FollowError},
+        Feeds, blocking,
+        error::{FeedsError, FollowError},
         feed::{JoinPoint, closing_entry},
         listing::visit_machine_log,
     },
@@ -40,7 +40,7 @@ pub(super) struct Beginnings {
 
 impl Beginnings {
     /// `None` when the machine has not closed the dataset, as far as its log is here.
-    fn of(store: &Store, did: &Did, dataset: &DatasetId) -> Result<Option<Self>, BuyerError> {
+    fn of(store: &Store, did: &Did, dataset: &DatasetId) -> Result<Option<Self>, FeedsError> {
         let mut before = BTreeMap::new();
         let mut found = None;
         visit_machine_log(store, did, |entry| {
@@ -88,7 +88,7 @@ impl Beginning {
     }
 }
 
-impl Buyer {
+impl Feeds {
     /// Where logs that are not followed yet begin; `None` when they begin at their start and nothing has to go back.
     pub(super) async fn join_from(&self, handle: &Arc<Handle>) -> Result<Option<Beginning>, FollowError> {
         let (store, known) = (self.inner.store.clone(), Arc::clone(handle));
@@ -103,7 +103,7 @@ impl Buyer {
                 JoinPoint::Now => Some(Beginning::Now),
                 JoinPoint::Dataset(dataset) => Beginnings::of(&store, &known.did, &dataset)?.map(Beginning::Dataset),
             };
-            Ok::<_, BuyerError>((joining.then_some(point), from))
+            Ok::<_, FeedsError>((joining.then_some(point), from))
         })
         .await??;
         match (point, from) {
@@ -192,7 +192,7 @@ impl Buyer {
         // Believed only as far as it says where to look: joining proves the entry that is found there.
         let EntryBody::Chunk(record) = &entry.entry().body else { return Ok(None) };
         let (store, did, dataset) = (self.inner.store.clone(), handle.did, record.dataset);
-        let closed = blocking(move || closing_entry(&store, &did, &dataset)).await?.map_err(BuyerError::from)?;
+        let closed = blocking(move || closing_entry(&store, &did, &dataset)).await?.map_err(FeedsError::from)?;
         Ok(closed.is_none().then(|| newest.saturating_sub(u64::from(record.index))))
     }
 

@@ -32,7 +32,7 @@ use tributary_store::{EntryIndex, Store, StoreError, Table, VerifiedChunk, Write
 
 pub use self::join::JoinPoint;
 use self::{history::Overlay, join::Joined};
-use super::error::BuyerError;
+use super::error::FeedsError;
 
 /// Rows and entries read at a time.
 pub(super) const PAGE: usize = 256;
@@ -62,9 +62,9 @@ impl Streams {
 
 /// What is stored about following a machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct FollowRow {
+pub(crate) struct FollowRow {
     pub(super) version: u32,
-    pub(super) streams: Streams,
+    pub(crate) streams: Streams,
     /// Where the machine's nodes were found.
     pub(super) addrs: Vec<String>,
     pub(super) since_ms: u64,
@@ -92,7 +92,7 @@ pub struct FollowInfo {
 ///
 /// # Errors
 ///
-/// The store. A row that cannot be read is as good as none here: opening the buyer reports it.
+/// The store. A row that cannot be read is as good as none here: opening the feeds reports it.
 pub fn followed(store: &Store, did: &Did) -> Result<Option<FollowInfo>, StoreError> {
     let row = store.row(Table::Follow, did.as_bytes())?;
     let row = row.and_then(|row| serde_json::from_slice::<FollowRow>(&row).ok());
@@ -121,9 +121,9 @@ pub(super) enum Applied {
 }
 
 /// A followed machine.
-pub(super) struct Feed {
+pub(crate) struct Feed {
     pub(super) did: Did,
-    pub(super) row: FollowRow,
+    pub(crate) row: FollowRow,
     follower: Follower,
     store: Store,
     evidence: u64,
@@ -134,7 +134,7 @@ fn closed_key(did: &Did, dataset: &DatasetId) -> Vec<u8> {
 }
 
 /// The entry of the machine log that closed a dataset, as far as it is known here.
-pub(super) fn closing_entry(store: &Store, did: &Did, dataset: &DatasetId) -> Result<Option<Vec<u8>>, StoreError> {
+pub(crate) fn closing_entry(store: &Store, did: &Did, dataset: &DatasetId) -> Result<Option<Vec<u8>>, StoreError> {
     let Some(place) = store.row(Table::Dataset, &closed_key(did, dataset))? else { return Ok(None) };
     let Some((log, seq)) = place.split_last_chunk::<8>() else { return Ok(None) };
     let Ok(log) = <&[u8; LogKey::LEN]>::try_from(log) else { return Ok(None) };
@@ -142,7 +142,7 @@ pub(super) fn closing_entry(store: &Store, did: &Did, dataset: &DatasetId) -> Re
 }
 
 /// The stored bindings of a machine, in order.
-pub(super) fn stored_bindings(store: &Store, did: &Did) -> Result<Vec<SignedBinding>, BuyerError> {
+pub(super) fn stored_bindings(store: &Store, did: &Did) -> Result<Vec<SignedBinding>, FeedsError> {
     let mut all = Vec::new();
     let mut after: Option<Vec<u8>> = None;
     loop {
@@ -150,7 +150,7 @@ pub(super) fn stored_bindings(store: &Store, did: &Did) -> Result<Vec<SignedBind
         let Some((last, _)) = rows.last() else { return Ok(all) };
         after = Some(last.clone());
         for (_, bytes) in rows {
-            let bad = |error: tributary_protocol::binding::BindingError| BuyerError::Row {
+            let bad = |error: tributary_protocol::binding::BindingError| FeedsError::Row {
                 what: "key binding",
                 reason: error.to_string(),
             };
@@ -160,9 +160,9 @@ pub(super) fn stored_bindings(store: &Store, did: &Did) -> Result<Vec<SignedBind
 }
 
 /// The chain of bindings of a machine, checked from its DID; `None` when none is stored.
-pub(super) fn stored_chain(store: &Store, did: &Did) -> Result<Option<BindingChain>, BuyerError> {
+pub(crate) fn stored_chain(store: &Store, did: &Did) -> Result<Option<BindingChain>, FeedsError> {
     let bindings = stored_bindings(store, did)?;
-    chain_of(did, &bindings).map_err(|source| BuyerError::Chain { did: *did, source })
+    chain_of(did, &bindings).map_err(|source| FeedsError::Chain { did: *did, source })
 }
 
 /// The chain of these bindings, in order, checked from the DID.
@@ -199,7 +199,7 @@ impl Feed {
         did: Did,
         row: FollowRow,
         bindings: &[SignedBinding],
-    ) -> Result<Self, BuyerError> {
+    ) -> Result<Self, FeedsError> {
         let mut batch = WriteBatch::new();
         let known = stored_bindings(store, &did)?.len();
         for signed in bindings.iter().skip(known) {
@@ -211,12 +211,12 @@ impl Feed {
     }
 
     /// Continues from what is stored.
-    pub(super) fn restore(store: &Store, did: Did, row: FollowRow) -> Result<Self, BuyerError> {
+    pub(super) fn restore(store: &Store, did: Did, row: FollowRow) -> Result<Self, FeedsError> {
         let bindings = stored_bindings(store, &did)?;
         let tips = join::stored_tips(store, did, &row)?;
         let history = Overlay::new(store);
         let (follower, cuts) =
-            Follower::restore(did, &bindings, tips, &history).map_err(|source| BuyerError::Chain { did, source })?;
+            Follower::restore(did, &bindings, tips, &history).map_err(|source| FeedsError::Chain { did, source })?;
         let mut row = row;
         if !cuts.is_empty() {
             let mut batch = WriteBatch::new();
@@ -233,7 +233,7 @@ impl Feed {
     }
 
     /// All followed machines of a store. One that cannot be read is left out, and said so: the others go on.
-    pub(super) fn restore_all(store: &Store) -> Result<Vec<Self>, BuyerError> {
+    pub(super) fn restore_all(store: &Store) -> Result<Vec<Self>, FeedsError> {
         let mut feeds = Vec::new();
         let mut after: Option<Vec<u8>> = None;
         loop {
@@ -245,10 +245,10 @@ impl Feed {
                 let Ok(did) = <[u8; Did::LEN]>::try_from(key.as_slice()) else { continue };
                 let did = Did::from_bytes(did);
                 let row = serde_json::from_slice(&value)
-                    .map_err(|error| BuyerError::Row { what: "followed feed", reason: error.to_string() });
+                    .map_err(|error| FeedsError::Row { what: "followed feed", reason: error.to_string() });
                 match row.and_then(|row| Self::restore(store, did, row)) {
                     Ok(feed) => feeds.push(feed),
-                    Err(error @ BuyerError::Store(_)) => return Err(error),
+                    Err(error @ FeedsError::Store(_)) => return Err(error),
                     Err(error) => tracing::error!(%did, %error, "a followed feed cannot be read; follow it again"),
                 }
             }
@@ -256,7 +256,7 @@ impl Feed {
     }
 
     /// Changes what is stored about following.
-    pub(super) fn set_row(&mut self, row: FollowRow) -> Result<(), BuyerError> {
+    pub(super) fn set_row(&mut self, row: FollowRow) -> Result<(), FeedsError> {
         let mut batch = WriteBatch::new();
         put_row(&mut batch, &self.did, &row)?;
         self.store.commit(batch)?;
@@ -264,7 +264,7 @@ impl Feed {
         Ok(())
     }
 
-    pub(super) fn follower(&self) -> &Follower {
+    pub(crate) fn follower(&self) -> &Follower {
         &self.follower
     }
 
@@ -273,7 +273,7 @@ impl Feed {
         self.evidence
     }
 
-    fn count_evidence(&self) -> Result<u64, BuyerError> {
+    fn count_evidence(&self) -> Result<u64, FeedsError> {
         let rows = self.store.rows(Table::Evidence, self.did.as_bytes(), None, 64)?;
         let chain = self.follower.chain();
         let stands = |bytes: &[u8]| {
@@ -283,7 +283,7 @@ impl Feed {
     }
 
     /// Makes a batch durable. If that fails, goes back to what is stored.
-    fn commit(&mut self, batch: WriteBatch) -> Result<(), BuyerError> {
+    fn commit(&mut self, batch: WriteBatch) -> Result<(), FeedsError> {
         let Err(error) = self.store.commit(batch) else { return Ok(()) };
         match Self::restore(&self.store, self.did, self.row.clone()) {
             Ok(feed) => *self = feed,
@@ -296,7 +296,7 @@ impl Feed {
     /// Takes bindings in order. Returns how many were new.
     ///
     /// What does not continue the chain is an error of its sender; what came before it is kept.
-    pub(super) fn on_bindings(&mut self, bindings: &[SignedBinding]) -> Result<Result<usize, ChainError>, BuyerError> {
+    pub(super) fn on_bindings(&mut self, bindings: &[SignedBinding]) -> Result<Result<usize, ChainError>, FeedsError> {
         let mut batch = WriteBatch::new();
         let (mut new, mut bad) = (0, None);
         for signed in bindings {
@@ -329,7 +329,7 @@ impl Feed {
         entries: &[SignedEntry],
         attachment: Option<&[u8]>,
         now_ms: u64,
-    ) -> Result<Vec<Applied>, BuyerError> {
+    ) -> Result<Vec<Applied>, FeedsError> {
         let store = self.store.clone();
         let mut overlay = Overlay::new(&store);
         let mut batch = WriteBatch::new();
@@ -416,7 +416,7 @@ impl Feed {
 
     /// What was cut away to its start is no longer joined anywhere. A row that could not be written is harmless: restoring cuts
     /// again.
-    fn forget_joined(&mut self, batch: &mut WriteBatch, cuts: &[Truncated]) -> Result<(), BuyerError> {
+    fn forget_joined(&mut self, batch: &mut WriteBatch, cuts: &[Truncated]) -> Result<(), FeedsError> {
         if let Some(row) = join::without(&self.row, cuts) {
             put_row(batch, &self.did, &row)?;
             self.row = row;
@@ -425,7 +425,7 @@ impl Feed {
     }
 
     /// Takes a head.
-    pub(super) fn on_head(&mut self, head: &SignedHead) -> Result<HeadVerdict, BuyerError> {
+    pub(super) fn on_head(&mut self, head: &SignedHead) -> Result<HeadVerdict, FeedsError> {
         let verdict = self.follower.on_head(head, &Overlay::new(&self.store));
         if let HeadVerdict::Equivocation(evidence) = &verdict {
             let mut batch = WriteBatch::new();
@@ -458,9 +458,9 @@ impl Feed {
     }
 }
 
-fn put_row(batch: &mut WriteBatch, did: &Did, row: &FollowRow) -> Result<(), BuyerError> {
+fn put_row(batch: &mut WriteBatch, did: &Did, row: &FollowRow) -> Result<(), FeedsError> {
     let value = serde_json::to_vec(row)
-        .map_err(|error| BuyerError::Row { what: "followed feed", reason: error.to_string() })?;
+        .map_err(|error| FeedsError::Row { what: "followed feed", reason: error.to_string() })?;
     batch.put_row(Table::Follow, did.as_bytes().to_vec(), value);
     Ok(())
 }
@@ -471,7 +471,7 @@ fn put_evidence(batch: &mut WriteBatch, did: &Did, evidence: &Evidence) {
 }
 
 /// Cuts logs back. What stood in the cut part as closed is no longer closed.
-fn cut(store: &Store, batch: &mut WriteBatch, cuts: &[Truncated]) -> Result<(), BuyerError> {
+fn cut(store: &Store, batch: &mut WriteBatch, cuts: &[Truncated]) -> Result<(), FeedsError> {
     for Truncated { log, from_seq } in cuts {
         if log.log == LogId::MACHINE {
             for stored in store.log(log, *from_seq..) {
@@ -487,6 +487,6 @@ fn cut(store: &Store, batch: &mut WriteBatch, cuts: &[Truncated]) -> Result<(), 
 }
 
 /// An entry that was checked before it was stored.
-pub(super) fn decode_stored(bytes: &[u8]) -> Result<SignedEntry, BuyerError> {
-    SignedEntry::decode(bytes).map_err(|error| BuyerError::Row { what: "log entry", reason: error.to_string() })
+pub(crate) fn decode_stored(bytes: &[u8]) -> Result<SignedEntry, FeedsError> {
+    SignedEntry::decode(bytes).map_err(|error| FeedsError::Row { what: "log entry", reason: error.to_string() })
 }

@@ -23,23 +23,19 @@ use tributary_protocol::{
 };
 use tributary_store::{Table, WriteBatch};
 
-pub(super) use self::{
-    ask::backoff,
-    background::{WORK_QUEUE, Work, background},
-    handle::Handle,
-};
+pub(super) use self::background::{WORK_QUEUE, Work, background};
+pub(crate) use self::{ask::backoff, handle::Handle};
 pub use self::{
     catch_up::CatchUpReport,
     find::MachineInfo,
     status::{FeedStatus, LogStatus},
 };
 use super::{
-    Buyer, MAX_FEEDS, blocking,
-    error::{BuyerError, FollowError},
+    Feeds, MAX_FEEDS, blocking,
+    error::{FeedsError, FollowError},
     feed::{Feed, FollowRow, JoinPoint, Streams},
     link::FeedLink,
 };
-use crate::net::Client;
 
 /// Events a slow watcher may fall behind.
 pub(super) const EVENT_QUEUE: usize = 1024;
@@ -68,16 +64,12 @@ pub enum FeedEvent {
     },
 }
 
-impl Buyer {
-    pub(super) fn net(&self) -> Result<&Client, FollowError> {
-        self.inner.net.as_ref().ok_or(FollowError::Offline)
-    }
-
-    /// As [`Buyer::follow_from`], from the start, or from where it is followed already.
+impl Feeds {
+    /// As [`Feeds::follow_from`], from the start, or from where it is followed already.
     ///
     /// # Errors
     ///
-    /// As [`Buyer::follow_from`].
+    /// As [`Feeds::follow_from`].
     pub async fn follow(&self, link: &FeedLink, streams: Streams) -> Result<(MachineInfo, CatchUpReport), FollowError> {
         self.follow_from(link, streams, None).await
     }
@@ -88,7 +80,7 @@ impl Buyer {
     /// # Errors
     ///
     /// When the machine is not found, or has not closed the dataset to begin with, nothing changes. When catching up fails, the
-    /// feed is followed all the same, and [`Buyer::catch_up`] continues.
+    /// feed is followed all the same, and [`Feeds::catch_up`] continues.
     pub async fn follow_from(
         &self,
         link: &FeedLink,
@@ -113,9 +105,9 @@ impl Buyer {
             joining: from_start != JoinPoint::Start,
             joined: Vec::new(),
         };
-        let buyer = self.clone();
+        let feeds = self.clone();
         let did = link.did;
-        let (handle, before) = blocking(move || buyer.keep(did, row, from, &bindings)).await??;
+        let (handle, before) = blocking(move || feeds.keep(did, row, from, &bindings)).await??;
         handle.remember(info.peer);
         self.leave_others(&handle).await?;
         self.subscribe(&handle).await?;
@@ -155,19 +147,19 @@ impl Buyer {
             drop(feed);
             return Ok((handle, Some(before)));
         }
-        if self.feeds().len() >= MAX_FEEDS {
+        if self.handles().len() >= MAX_FEEDS {
             return Err(FollowError::TooManyFeeds(MAX_FEEDS));
         }
         let feed = Feed::create(&self.inner.store, did, row, bindings)?;
         let handle = Handle::new(feed);
-        Ok((Arc::clone(self.feeds().entry(did).or_insert(handle)), None))
+        Ok((Arc::clone(self.handles().entry(did).or_insert(handle)), None))
     }
 
     /// Stops following a machine: no more gossip, no more catching up. What is stored stays.
     ///
     /// # Errors
     ///
-    /// [`BuyerError::NotFollowed`], or the store.
+    /// [`FeedsError::NotFollowed`], or the store.
     pub async fn unfollow(&self, did: &Did) -> Result<(), FollowError> {
         let handle = self.handle(did)?;
         let (store, key) = (self.inner.store.clone(), *did);
@@ -177,7 +169,7 @@ impl Buyer {
             store.commit(batch)
         })
         .await??;
-        self.feeds().remove(did);
+        self.handles().remove(did);
         if let Ok(net) = self.net() {
             for topic in self.topics(handle).await? {
                 net.unsubscribe(topic).await?;
@@ -188,8 +180,8 @@ impl Buyer {
 
     /// The topics of a feed as far as its streams are known.
     async fn topics(&self, handle: Arc<Handle>) -> Result<Vec<String>, FollowError> {
-        let buyer = self.clone();
-        Ok(blocking(move || -> Result<Vec<String>, BuyerError> {
+        let feeds = self.clone();
+        Ok(blocking(move || -> Result<Vec<String>, FeedsError> {
             let (did, streams) = (handle.did, handle.feed().row.streams.clone());
             let mut topics = vec![topic_machine(&did)];
             match &streams {
@@ -197,7 +189,7 @@ impl Buyer {
                     topics.extend(names.iter().map(|name| topic_stream(&did, &StreamId::of(&did, name))));
                 }
                 Streams::All => {
-                    let announced = buyer.stream_infos(&did)?;
+                    let announced = feeds.stream_infos(&did)?;
                     topics.extend(announced.keys().map(|stream| topic_stream(&did, stream)));
                 }
             }
@@ -208,10 +200,10 @@ impl Buyer {
 
     /// Leaves the gossip of streams that are no longer followed.
     async fn leave_others(&self, handle: &Arc<Handle>) -> Result<(), FollowError> {
-        let (net, buyer, handle) = (self.net()?, self.clone(), Arc::clone(handle));
-        let others = blocking(move || -> Result<Vec<String>, BuyerError> {
+        let (net, feeds, handle) = (self.net()?, self.clone(), Arc::clone(handle));
+        let others = blocking(move || -> Result<Vec<String>, FeedsError> {
             let (did, streams) = (handle.did, handle.feed().row.streams.clone());
-            let announced = buyer.stream_infos(&did)?;
+            let announced = feeds.stream_infos(&did)?;
             let other = announced.keys().filter(|stream| !streams.wants(&did, &LogId::from(**stream)));
             Ok(other.map(|stream| topic_stream(&did, stream)).collect())
         })

@@ -20,7 +20,7 @@ const BUSY_RETRIES: usize = 6;
 const MAX_BUSY_WAIT: Duration = Duration::from_secs(10);
 
 /// Waits between questions to a busy peer: grows, bounded, with jitter.
-pub(in crate::buyer) fn backoff() -> impl Iterator<Item = Duration> {
+pub(crate) fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
         .with_max_delay(MAX_BUSY_WAIT)

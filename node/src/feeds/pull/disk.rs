@@ -3,13 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tributary_protocol::{record::ChunkRecord, seal};
+use tributary_protocol::record::ChunkRecord;
 use tributary_store::{StoreError, VerifiedChunk, WriteBatch};
 
-use super::{
-    super::error::PullJobError,
-    job::{Job, locked},
-};
+use super::job::{Job, locked};
 
 /// Chunks in one store batch.
 pub(super) const BATCH_CHUNKS: usize = 16;
@@ -45,7 +42,7 @@ pub(super) fn check_and_store(
         if job.stop.is_cancelled() {
             continue;
         }
-        match check(job, &next) {
+        match job.intake.check(&job.did, &next.record, &next.body) {
             Ok(()) => batch.add(next),
             Err(error) => job.fail(error),
         }
@@ -54,15 +51,6 @@ pub(super) fn check_and_store(
         }
     }
     batch.submit(job, wrote);
-}
-
-fn check(job: &Job, chunk: &Arrived) -> Result<(), PullJobError> {
-    let record = &chunk.record;
-    let Some(key) = job.buyer.key_for(&job.did, record)? else {
-        return Err(PullJobError::NotGranted { what: format!("chunk {} of dataset {}", record.index, record.dataset) });
-    };
-    let unreadable = |source| PullJobError::Unreadable { dataset: record.dataset, index: record.index, source };
-    seal::check_readable(record, &key, &chunk.body).map_err(unreadable)
 }
 
 /// Chunks on their way to the store.
@@ -87,7 +75,7 @@ impl Batch {
             return;
         }
         let (stop, counts, wrote_later) = (job.stop.clone(), Arc::clone(&job.counts), Arc::clone(wrote));
-        let submitted = job.buyer.inner.store.submit(batch, move |result| {
+        let submitted = job.feeds.inner.store.submit(batch, move |result| {
             match result {
                 Ok(()) => counts.durable(rooms.len() as u64, bytes as u64),
                 Err(error) => {

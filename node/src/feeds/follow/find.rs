@@ -9,7 +9,7 @@ use tributary_protocol::{
 };
 
 use super::{
-    super::{Buyer, error::FollowError, feed::chain_of, link::FeedLink},
+    super::{Feeds, error::FollowError, feed::chain_of, link::FeedLink},
     ask::ask_bindings,
     reach::node_peers,
 };
@@ -46,7 +46,7 @@ fn text<T: ToString, S: serde::Serializer>(value: &T, serializer: S) -> Result<S
     serializer.serialize_str(&value.to_string())
 }
 
-impl Buyer {
+impl Feeds {
     /// Dials the addresses of a link one after the other until a node answers that is proven to be the machine's, from the
     /// DID alone.
     ///

@@ -13,21 +13,21 @@ use tributary_protocol::{
     wire::parse_topic,
 };
 
-use super::super::{Buyer, Inner};
+use super::super::{Feeds, Inner};
 use crate::net::{Client, PeerEvent};
 
 /// Every feed is caught up with at least this often.
 const TICK: Duration = Duration::from_secs(60);
 /// Work that waits; more is dropped, the next head or tick brings it again.
-pub(in crate::buyer) const WORK_QUEUE: usize = 64;
+pub(in crate::feeds) const WORK_QUEUE: usize = 64;
 
 /// Work for the background task.
-pub(in crate::buyer) enum Work {
+pub(in crate::feeds) enum Work {
     CatchUp { did: Did, peer: Option<PeerId> },
 }
 
-/// Runs until the buyer is gone: catches up where gossip left a gap, when a peer comes, and every minute.
-pub(in crate::buyer) async fn background(inner: Weak<Inner>, net: Client, mut work: mpsc::Receiver<Work>) {
+/// Runs until the feeds is gone: catches up where gossip left a gap, when a peer comes, and every minute.
+pub(in crate::feeds) async fn background(inner: Weak<Inner>, net: Client, mut work: mpsc::Receiver<Work>) {
     let mut peers = net.watch_peers();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -49,23 +49,23 @@ pub(in crate::buyer) async fn background(inner: Weak<Inner>, net: Client, mut wo
             },
             _ = tick.tick() => {
                 let Some(inner) = inner.upgrade() else { return };
-                Buyer { inner }.feeds().keys().map(|did| (*did, None)).collect()
+                Feeds { inner }.handles().keys().map(|did| (*did, None)).collect()
             }
         };
         for (did, peer) in wanted {
             let Some(inner) = inner.upgrade() else { return };
-            let buyer = Buyer { inner };
-            let Ok(handle) = buyer.handle(&did) else { continue };
+            let feeds = Feeds { inner };
+            let Ok(handle) = feeds.handle(&did) else { continue };
             // One at a time per feed: what is asked for while one runs is what that one brings, or the next head does.
             if running.lock().unwrap_or_else(PoisonError::into_inner).insert(did, ()).is_some() {
                 continue;
             }
             let running = Arc::clone(&running);
             tokio::spawn(async move {
-                if let Err(error) = buyer.catch_up_with(&handle, peer).await {
+                if let Err(error) = feeds.catch_up_with(&handle, peer).await {
                     tracing::debug!(%did, %error, "catching up failed");
                 }
-                if let Err(error) = buyer.subscribe(&handle).await {
+                if let Err(error) = feeds.subscribe(&handle).await {
                     tracing::debug!(%did, %error, "a feed is followed without gossip");
                 }
                 running.lock().unwrap_or_else(PoisonError::into_inner).remove(&did);

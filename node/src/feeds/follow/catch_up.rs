@@ -13,8 +13,8 @@ use tributary_protocol::{
 
 use super::{
     super::{
-        Buyer, blocking,
-        error::{BuyerError, FollowError},
+        Feeds, blocking,
+        error::{FeedsError, FollowError},
         feed::{Applied, JoinPoint},
     },
     FeedEvent,
@@ -40,7 +40,7 @@ pub struct CatchUpReport {
     pub logs: u64,
 }
 
-impl Buyer {
+impl Feeds {
     /// Brings the feed of a followed machine up to date, from the first peer that can: bindings, then all followed logs.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl Buyer {
         handle: &Arc<Handle>,
         first: Option<PeerId>,
     ) -> Result<CatchUpReport, FollowError> {
-        let _turn = handle.turn.acquire().await.map_err(|_| BuyerError::Stopped)?;
+        let _turn = handle.turn.acquire().await.map_err(|_| FeedsError::Stopped)?;
         let mut peers = self.peers_of(handle).await?;
         if let Some(first) = first {
             peers.retain(|peer| *peer != first);
@@ -71,7 +71,7 @@ impl Buyer {
             match self.catch_up_from(handle, peer).await {
                 Ok(report) => return Ok(report),
                 // About the machine, not about the peer: another peer would say the same.
-                Err(error @ (FollowError::Buyer(_) | FollowError::Equivocation(_) | FollowError::Closed(_))) => {
+                Err(error @ (FollowError::Feeds(_) | FollowError::Equivocation(_) | FollowError::Closed(_))) => {
                     return Err(error);
                 }
                 Err(error) => {
@@ -85,13 +85,13 @@ impl Buyer {
 
     /// Fetches a log up to `end` (exclusive), from one peer after the other until it is here. `Ok` when a peer answered all
     /// questions, even if it does not have that much.
-    pub(in crate::buyer) async fn catch_up_log(
+    pub(in crate::feeds) async fn catch_up_log(
         &self,
         handle: &Arc<Handle>,
         log: LogKey,
         end: u64,
     ) -> Result<(), FollowError> {
-        let _turn = handle.turn.acquire().await.map_err(|_| BuyerError::Stopped)?;
+        let _turn = handle.turn.acquire().await.map_err(|_| FeedsError::Stopped)?;
         // Without a network there is nobody to look for.
         self.net()?;
         let mut outcome = Err(FollowError::NoAddress(handle.did));
@@ -105,7 +105,7 @@ impl Buyer {
             match self.fetch_log_until(handle, peer, log, end).await {
                 Ok(next) if next >= end => return Ok(()),
                 Ok(_) => outcome = Ok(()),
-                Err(error @ (FollowError::Buyer(_) | FollowError::Equivocation(_) | FollowError::Closed(_))) => {
+                Err(error @ (FollowError::Feeds(_) | FollowError::Equivocation(_) | FollowError::Closed(_))) => {
                     return Err(error);
                 }
                 Err(error) => {
@@ -136,11 +136,7 @@ impl Buyer {
     }
 
     /// Fetches the bindings that are missing. A fork of the bindings is the machine's, all else the peer's fault.
-    pub(in crate::buyer) async fn fetch_bindings(
-        &self,
-        handle: &Arc<Handle>,
-        peer: PeerId,
-    ) -> Result<u64, FollowError> {
+    pub(crate) async fn fetch_bindings(&self, handle: &Arc<Handle>, peer: PeerId) -> Result<u64, FollowError> {
         let net = self.net()?;
         let mut new = 0;
         loop {

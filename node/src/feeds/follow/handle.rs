@@ -17,10 +17,10 @@ const BINDINGS_EVERY: Duration = Duration::from_secs(5);
 pub(super) const MAX_PEERS: usize = 16;
 
 /// A followed feed and what is known about reaching it.
-pub(in crate::buyer) struct Handle {
-    pub(in crate::buyer) did: Did,
+pub(crate) struct Handle {
+    pub(crate) did: Did,
     /// Taken only where blocking is allowed, and for one step at a time.
-    pub(in crate::buyer) feed: Mutex<Feed>,
+    feed: Mutex<Feed>,
     /// One catch-up at a time.
     pub(super) turn: Semaphore,
     state: Mutex<Reach>,
@@ -38,7 +38,7 @@ pub(super) struct Reach {
 }
 
 impl Handle {
-    pub(in crate::buyer) fn new(feed: Feed) -> Arc<Self> {
+    pub(in crate::feeds) fn new(feed: Feed) -> Arc<Self> {
         Arc::new(Self {
             did: feed.did,
             feed: Mutex::new(feed),
@@ -48,7 +48,7 @@ impl Handle {
         })
     }
 
-    pub(in crate::buyer) fn feed(&self) -> MutexGuard<'_, Feed> {
+    pub(crate) fn feed(&self) -> MutexGuard<'_, Feed> {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

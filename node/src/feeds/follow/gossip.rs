@@ -15,7 +15,7 @@ use tributary_protocol::{
 };
 
 use super::{
-    super::{Buyer, blocking, error::BuyerError, feed::Applied},
+    super::{Feeds, blocking, error::FeedsError, feed::Applied},
     FeedEvent,
     background::Work,
     handle::Handle,
@@ -36,7 +36,7 @@ impl From<Acceptance> for GossipOutcome {
     }
 }
 
-impl Buyer {
+impl Feeds {
     /// Takes a gossip message and says what it was worth. Everything that counts is durable when this returns.
     pub async fn on_gossip(&self, topic: &str, source: PeerId, bytes: Vec<u8>) -> Acceptance {
         if bytes.len() > gossip::MAX_MESSAGE {
@@ -45,14 +45,14 @@ impl Buyer {
         let Some((did, log)) = parse_topic(topic) else { return Acceptance::Ignore };
         let Ok(handle) = self.handle(&did) else { return Acceptance::Ignore };
         let Ok(message) = FeedMessage::decode(&bytes) else { return Acceptance::Reject };
-        let buyer = self.clone();
+        let feeds = self.clone();
         let work = {
             let handle = Arc::clone(&handle);
             move || match message {
                 FeedMessage::Entry { entry, attachment } => {
-                    buyer.gossip_entry(&handle, log, &entry, attachment.as_deref())
+                    feeds.gossip_entry(&handle, log, &entry, attachment.as_deref())
                 }
-                FeedMessage::Head(head) => buyer.gossip_head(&handle, log, &head),
+                FeedMessage::Head(head) => feeds.gossip_head(&handle, log, &head),
             }
         };
         let outcome = match blocking(work).await {
@@ -83,7 +83,7 @@ impl Buyer {
         log: LogId,
         bytes: &[u8],
         attachment: Option<&[u8]>,
-    ) -> Result<GossipOutcome, BuyerError> {
+    ) -> Result<GossipOutcome, FeedsError> {
         let Ok(signed) = SignedEntry::decode(bytes) else { return Ok(Acceptance::Reject.into()) };
         let entry = signed.entry();
         if entry.did != handle.did || entry.log != log {
@@ -138,7 +138,7 @@ impl Buyer {
         Ok(outcome)
     }
 
-    fn gossip_head(&self, handle: &Handle, log: LogId, bytes: &[u8]) -> Result<GossipOutcome, BuyerError> {
+    fn gossip_head(&self, handle: &Handle, log: LogId, bytes: &[u8]) -> Result<GossipOutcome, FeedsError> {
         let Ok(head) = SignedHead::decode(bytes) else { return Ok(Acceptance::Reject.into()) };
         if head.head().did != handle.did || head.head().log != log {
             return Ok(Acceptance::Reject.into());
