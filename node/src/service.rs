@@ -64,6 +64,7 @@ use crate::{
     feeds::{FeedLink, Feeds, FeedsOptions, MAX_LINK_ADDRS},
     home::{Home, HomeLock, MachineKeys, Passphrase},
     machine::{Clock, Machine, MachineOptions, system_clock},
+    mirror::{Mirror, MirrorOptions},
     net::{self, AddressState, Client, Multiaddr, NetError, NetEvents, PullServer},
     peaq::{
         Deliveries, Parties,
@@ -122,6 +123,7 @@ struct Inner {
     outbox: Option<Arc<Outbox>>,
     feeds: Option<Feeds>,
     buyer: Option<Buyer>,
+    mirror: Option<Mirror>,
     access: Arc<AccessService>,
     sync: Arc<SyncServer>,
     gossip_took: Arc<Durations>,
@@ -205,7 +207,7 @@ impl Node {
             })
             .await?
         };
-        let Sides { machine, feeds, buyer } = opened?;
+        let Sides { machine, feeds, buyer, mirror } = opened?;
         let finish = machine.clone();
         let finished = async move {
             let outbox = machine.is_some().then_some(outbox);
@@ -250,6 +252,7 @@ impl Node {
             let kept = Kept {
                 net: &net,
                 store: &store,
+                machine: machine.as_ref(),
                 buyer: buyer.as_ref(),
                 access: &access,
                 config: &config,
@@ -257,6 +260,9 @@ impl Node {
                 clock: &clock,
             };
             keeper::start(&kept, &mut tasks);
+            if let Some(mirror) = &mirror {
+                mirror.start(&mut tasks);
+            }
             tasks.spawn(hook_runner.run());
             let orchestration = match (&config.peaq.orchestration, &machine, &deliveries) {
                 (Some(settings), Some(machine), Some(deliveries)) => {
@@ -293,6 +299,7 @@ impl Node {
                 outbox,
                 feeds,
                 buyer,
+                mirror,
                 access,
                 sync,
                 gossip_took,
@@ -324,7 +331,7 @@ impl Node {
         self.inner.machine.as_ref()
     }
 
-    /// The feeds of other machines that it follows, with the role buyer.
+    /// The feeds of other machines that it follows, with the roles buyer and mirror.
     #[must_use]
     pub fn feeds(&self) -> Option<&Feeds> {
         self.inner.feeds.as_ref()
@@ -334,6 +341,12 @@ impl Node {
     #[must_use]
     pub fn buyer(&self) -> Option<&Buyer> {
         self.inner.buyer.as_ref()
+    }
+
+    /// The feeds that it keeps for others, with the role mirror.
+    #[must_use]
+    pub fn mirror(&self) -> Option<&Mirror> {
+        self.inner.mirror.as_ref()
     }
 
     /// The store.
@@ -534,6 +547,7 @@ struct Sides {
     machine: Option<Arc<Machine>>,
     feeds: Option<Feeds>,
     buyer: Option<Buyer>,
+    mirror: Option<Mirror>,
 }
 
 /// Opens the sides that the roles name.
@@ -546,9 +560,9 @@ fn open_sides(
     announcer: Arc<FeedAnnouncer>,
     clock: &Clock,
 ) -> Result<Sides, NodeError> {
-    let feeds = if config.has_role(Role::Buyer) {
+    let feeds = if config.has_role(Role::Buyer) || config.has_role(Role::Mirror) {
         let (did, clock) = (keys.identity.did(), Arc::clone(clock));
-        Some(Feeds::open(FeedsOptions { did, store: store.clone(), net: Some(net), clock })?)
+        Some(Feeds::open(FeedsOptions { did, store: store.clone(), net: Some(net.clone()), clock })?)
     } else {
         None
     };
@@ -570,7 +584,17 @@ fn open_sides(
     } else {
         None
     };
-    Ok(Sides { machine, feeds, buyer })
+    let mirror = match &feeds {
+        Some(feeds) if config.has_role(Role::Mirror) => Some(Mirror::new(MirrorOptions {
+            config: config.mirror.clone(),
+            feeds: feeds.clone(),
+            store: store.clone(),
+            net,
+            clock: Arc::clone(clock),
+        })),
+        _ => None,
+    };
+    Ok(Sides { machine, feeds, buyer, mirror })
 }
 
 /// Starts the ROS side, which ends as a source does: when the node stops, before the lanes.

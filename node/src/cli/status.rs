@@ -147,6 +147,29 @@ pub(super) fn status(context: &Context) -> Result<(), CliError> {
             }
             table.write(out)?;
         }
+        if let Some(mirror) = &status.mirror {
+            writeln!(out, "\nKeeping:")?;
+            let mut table = Table::new();
+            table.row(["MACHINE", "ENTRIES", "BEHIND", "CHUNKS", "OF", "BYTES", "MISSING", "DROPPED", "HEAD"]);
+            for feed in &mirror.feeds {
+                let head = feed.head_age_s.map(|age| format!("{} ago", show::age(age.saturating_mul(1000))));
+                table.row([
+                    feed.did.to_string(),
+                    show::count(feed.entries),
+                    show::count(feed.behind),
+                    show::count(feed.chunks),
+                    show::count(feed.chunks_known),
+                    show::bytes(feed.bytes),
+                    show::count(feed.missing),
+                    show::count(feed.dropped),
+                    head.unwrap_or_else(|| "none yet".to_owned()),
+                ]);
+            }
+            table.write(out)?;
+            for (did, trouble) in mirror.feeds.iter().filter_map(|feed| Some((feed.did, feed.trouble.as_ref()?))) {
+                writeln!(out, "{did}: {trouble}")?;
+            }
+        }
         if !status.subscriptions.is_empty() {
             writeln!(out, "\nSubscriptions:")?;
             let mut table = Table::new();

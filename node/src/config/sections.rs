@@ -117,6 +117,8 @@ pub enum FollowStreams {
 /// What a buyer keeps up by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BuyerConfig {
+    /// Whether it says to others that it serves the feeds that it follows: its log entries and the chunks that it has.
+    pub reseed: bool,
     /// Streams whose copy grows by itself.
     pub subscriptions: Vec<Subscription>,
 }
@@ -148,7 +150,7 @@ fn addresses(field: &Field<'_>) -> Result<Vec<Multiaddr>, ConfigError> {
     field.list(MAX_ADDRESSES, "a list of multiaddrs", |f| f.parse::<Multiaddr>(ADDRESS))
 }
 
-fn peers(field: &Field<'_>) -> Result<Vec<Multiaddr>, ConfigError> {
+pub(super) fn peers(field: &Field<'_>) -> Result<Vec<Multiaddr>, ConfigError> {
     field.list(MAX_ADDRESSES, "a list of multiaddrs with peer ids", |f| {
         let address = f.parse::<Multiaddr>(PEER)?;
         let named = matches!(address.iter().last(), Some(Protocol::P2p(_)));
@@ -305,8 +307,12 @@ pub(super) fn buyer(field: Option<&Field<'_>>, follow: &[Follow], base: &Path) -
             Ok(found)
         })?,
     };
+    let reseed = match section.get("reseed") {
+        None => false,
+        Some(field) => field.one_of(&[("true", true), ("false", false)])?,
+    };
     section.finish()?;
-    Ok(BuyerConfig { subscriptions })
+    Ok(BuyerConfig { reseed, subscriptions })
 }
 
 fn subscription(item: &Field<'_>, follow: &[Follow], base: &Path) -> Result<Subscription, ConfigError> {

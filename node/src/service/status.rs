@@ -22,6 +22,7 @@ pub use super::{
 };
 pub use crate::buyer::{SubscriptionState, SubscriptionStatus};
 use crate::machine::LaneReport;
+pub use crate::mirror::{MirrorStatus, MirroredStatus};
 pub use crate::{
     machine::{FaultyPublisher, SourceReport, SourceState},
     ros2::{RefusedTopic, Ros2Status},
@@ -75,6 +76,9 @@ pub struct NodeStatus {
     pub hooks: HookStatus,
     /// Feeds that are followed.
     pub followed: Vec<FollowedStatus>,
+    /// The feeds that it keeps for others; `None` without the role mirror.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorStatus>,
     /// Live subscriptions.
     pub subscriptions: Vec<SubscriptionStatus>,
     /// The store.

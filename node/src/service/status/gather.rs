@@ -39,6 +39,10 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
             feeds.extend(followed.status(&did).await);
         }
     }
+    let mirror = match &inner.mirror {
+        Some(mirror) => Some(mirror.status().await),
+        None => None,
+    };
     let mut subscriptions = Ok(Vec::new());
     if let Some(buyer) = &inner.buyer {
         subscriptions = buyer.subscriptions().await;
@@ -67,6 +71,7 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
         access: inner.access.status(),
         hooks: inner.access.hooks(),
         followed: feeds.into_iter().map(|feed| followed_status(feed, now_ms)).collect(),
+        mirror,
         subscriptions: Vec::new(),
         store: StoreStatus::default(),
         process: ProcessStatus::default(),
@@ -290,6 +295,7 @@ fn incomplete(node: &Node, now_ms: u64, reason: &str) -> NodeStatus {
         access: AccessStatus::default(),
         hooks: HookStatus::default(),
         followed: Vec::new(),
+        mirror: None,
         subscriptions: Vec::new(),
         store: StoreStatus::default(),
         served: ServedStatus::default(),
