@@ -6,6 +6,7 @@
 //! others that it serves the feed. Peers ask it as they ask the machine, over the same protocols, and believe it nothing that the
 //! machine has not signed. It holds no key that opens anything.
 
+mod deposits;
 mod keep;
 mod shelf;
 
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 use tributary_protocol::ids::{Did, Hash};
 use tributary_store::{Reason, Store, StoreError, WriteBatch};
 
+pub use self::deposits::{DepositCounts, Deposits};
 use self::shelf::Shelf;
 use crate::{
     config::MirrorConfig,
@@ -31,6 +33,8 @@ use crate::{
     net::Client,
 };
 
+/// How often deposits are looked through.
+const HOUSE_EVERY: Duration = Duration::from_secs(600);
 /// Chunks dropped in one batch.
 const PAGE: usize = 256;
 /// Space of dropped chunks is given back at most so often.
@@ -83,6 +87,7 @@ struct Inner {
     /// Held for steps that read the disk; never across an await.
     shelves: Mutex<BTreeMap<Did, Shelf>>,
     states: Mutex<BTreeMap<Did, State>>,
+    deposits: Option<Arc<Deposits>>,
     /// Whether chunks were dropped whose space the disk does not have back.
     unswept: AtomicBool,
     swept: Mutex<Option<Instant>>,
@@ -128,6 +133,10 @@ pub struct MirroredStatus {
     pub fetched: u64,
     /// Their ciphertext, bytes.
     pub fetched_bytes: u64,
+    /// Requests that the machine left something about, for their buyers.
+    pub deposits: u64,
+    /// Bytes of that.
+    pub deposit_bytes: u64,
     /// Most bytes of chunks that are kept of it; `None` is no limit of its own.
     pub limit_bytes: Option<u64>,
     /// What keeps it from being complete at the moment.
@@ -139,18 +148,45 @@ pub struct MirroredStatus {
 pub struct MirrorStatus {
     /// Its feeds.
     pub feeds: Vec<MirroredStatus>,
+    /// What became of deposits since the start.
+    pub deposits: DepositCounts,
     /// Most bytes of chunks of all feeds together; `None` is no limit of its own.
     pub space_bytes: Option<u64>,
 }
 
+/// Forgets deposits that are over.
+async fn keep_house(deposits: Arc<Deposits>) {
+    let mut timer = tokio::time::interval(HOUSE_EVERY);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        timer.tick().await;
+        let deposits = Arc::clone(&deposits);
+        match tokio::task::spawn_blocking(move || deposits.expire()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "deposits could not be looked through"),
+            Err(_) => return,
+        }
+    }
+}
+
 impl Mirror {
-    /// The mirroring side; [`Mirror::start`] sets it to work.
-    #[must_use]
-    pub fn new(options: MirrorOptions) -> Self {
+    /// Opens the mirroring side. Reads the store, so call it where blocking is allowed.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn open(options: MirrorOptions) -> Result<Self, FeedsError> {
         let MirrorOptions { config, feeds, store, net, clock } = options;
         let (shelves, states) = (Mutex::default(), Mutex::default());
         let (unswept, swept) = (AtomicBool::new(false), Mutex::default());
-        Self { inner: Arc::new(Inner { config, feeds, store, net, clock, shelves, states, unswept, swept }) }
+        let machines = config.feeds.iter().map(|feed| feed.link.did).collect();
+        let deposits = match config.deposits {
+            true => Some(Deposits::open(store.clone(), feeds.clone(), Arc::clone(&clock), machines)?),
+            false => None,
+        };
+        let deposits = deposits.map(Arc::new);
+        let inner = Inner { config, feeds, store, net, clock, shelves, states, deposits, unswept, swept };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Starts the tasks; they end when they are dropped.
@@ -159,6 +195,14 @@ impl Mirror {
             tasks.spawn(keep::find(self.clone(), feed.clone()));
             tasks.spawn(keep::keep(self.clone(), feed.clone()));
         }
+        if let Some(deposits) = &self.inner.deposits {
+            tasks.spawn(keep_house(Arc::clone(deposits)));
+        }
+    }
+
+    /// What machines left here, where that is kept.
+    pub(crate) fn deposits(&self) -> Option<&Arc<Deposits>> {
+        self.inner.deposits.as_ref()
     }
 
     /// How it stands.
@@ -185,23 +229,29 @@ impl Mirror {
                 dropped: 0,
                 fetched: state.fetched,
                 fetched_bytes: state.fetched_bytes,
+                deposits: 0,
+                deposit_bytes: 0,
                 limit_bytes: feed.retention.bytes,
                 trouble: state.unfound.filter(|_| followed.is_none()).or(state.trouble),
             };
             // A shelf is held while the disk is read.
             let mirror = self.clone();
-            let shelf = tokio::task::spawn_blocking(move || {
+            let read = tokio::task::spawn_blocking(move || {
+                let deposits = mirror.deposits().map(|deposits| deposits.held(&did)).unwrap_or_default();
                 let shelves = mirror.shelves();
-                shelves.get(&did).map(|shelf| (shelf.known, shelf.held, shelf.missing, shelf.dropped))
+                (deposits, shelves.get(&did).map(|shelf| (shelf.known, shelf.held, shelf.missing, shelf.dropped)))
             });
-            if let Ok(Some((known, held, missing, dropped))) = shelf.await {
+            let (deposits, shelf) = read.await.unwrap_or_default();
+            (status.deposits, status.deposit_bytes) = (deposits.requests, deposits.bytes);
+            if let Some((known, held, missing, dropped)) = shelf {
                 (status.chunks_known, status.bytes_known) = (known.chunks, known.bytes);
                 (status.chunks, status.bytes) = (held.chunks, held.bytes);
                 (status.missing, status.dropped) = (missing, dropped);
             }
             feeds.push(status);
         }
-        MirrorStatus { feeds, space_bytes: self.inner.config.space }
+        let deposits = self.deposits().map(|deposits| deposits.counts()).unwrap_or_default();
+        MirrorStatus { feeds, deposits, space_bytes: self.inner.config.space }
     }
 
     fn shelves(&self) -> MutexGuard<'_, BTreeMap<Did, Shelf>> {

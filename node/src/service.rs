@@ -17,6 +17,7 @@
 pub mod access;
 mod announcer;
 mod chunks;
+mod depositor;
 mod error;
 pub mod health;
 mod jobs;
@@ -47,9 +48,10 @@ use tributary_protocol::{
 use tributary_store::{OpenReport, Store};
 
 use self::{
-    access::AccessService,
+    access::{AccessService, AtMirrors},
     announcer::{FeedAnnouncer, Outbox},
     chunks::StoredChunks,
+    depositor::Depositor,
     health::Health,
     keeper::Kept,
     router::Routes,
@@ -124,6 +126,7 @@ struct Inner {
     feeds: Option<Feeds>,
     buyer: Option<Buyer>,
     mirror: Option<Mirror>,
+    depositor: Arc<Depositor>,
     access: Arc<AccessService>,
     sync: Arc<SyncServer>,
     gossip_took: Arc<Durations>,
@@ -215,7 +218,16 @@ impl Node {
             let (hooks, hook_runner) = access::hooks(home.path());
             let access = {
                 let (machine, store, clock) = (machine.clone(), store.clone(), Arc::clone(&clock));
-                blocking(move || AccessService::open(machine, store, clock, rate, Some(hooks))).await??
+                let at_mirrors = AtMirrors {
+                    mirrors: depositor::peers_of(&config.mirrors),
+                    deposits: mirror.as_ref().and_then(|mirror| mirror.deposits().cloned()),
+                };
+                blocking(move || -> Result<_, access::AccessError> {
+                    let access = AccessService::open(machine, store, clock, rate, Some(hooks), at_mirrors)?;
+                    access.know_mirrors()?;
+                    Ok(access)
+                })
+                .await??
             };
             let access = Arc::new(access);
             let with_outbox = machine.clone().zip(outbox.clone());
@@ -263,6 +275,8 @@ impl Node {
             if let Some(mirror) = &mirror {
                 mirror.start(&mut tasks);
             }
+            let depositor = Arc::new(Depositor::default());
+            depositor.start(&net, &access, &config.mirrors, &mut tasks);
             tasks.spawn(hook_runner.run());
             let orchestration = match (&config.peaq.orchestration, &machine, &deliveries) {
                 (Some(settings), Some(machine), Some(deliveries)) => {
@@ -300,6 +314,7 @@ impl Node {
                 feeds,
                 buyer,
                 mirror,
+                depositor,
                 access,
                 sync,
                 gossip_took,
@@ -585,13 +600,13 @@ fn open_sides(
         None
     };
     let mirror = match &feeds {
-        Some(feeds) if config.has_role(Role::Mirror) => Some(Mirror::new(MirrorOptions {
+        Some(feeds) if config.has_role(Role::Mirror) => Some(Mirror::open(MirrorOptions {
             config: config.mirror.clone(),
             feeds: feeds.clone(),
             store: store.clone(),
             net,
             clock: Arc::clone(clock),
-        })),
+        })?),
         _ => None,
     };
     Ok(Sides { machine, feeds, buyer, mirror })

@@ -4,6 +4,7 @@
 
 mod mirrors {
     mod common;
+    mod deposits;
     mod keeps;
     mod outlives;
     mod rotations;

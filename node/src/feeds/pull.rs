@@ -114,18 +114,13 @@ impl Feeds {
         }
         let mut providers = Vec::new();
         let mut last = PullJobError::Follow(FollowError::NoAddress(*did));
-        for looked in [false, true] {
-            if looked && (!providers.is_empty() || self.discover(&handle).await? == 0) {
-                break;
+        for peer in self.providers_of(&handle).await? {
+            match self.reach(&handle, peer).await {
+                Ok(()) => providers.push(peer),
+                Err(error) => last = error.into(),
             }
-            for peer in self.providers_of(&handle).await? {
-                match self.reach(&handle, peer).await {
-                    Ok(()) => providers.push(peer),
-                    Err(error) => last = error.into(),
-                }
-                if providers.len() == MAX_PROVIDERS {
-                    break;
-                }
+            if providers.len() == MAX_PROVIDERS {
+                break;
             }
         }
         if providers.is_empty() {

@@ -18,11 +18,12 @@ pub use self::{
 };
 pub use super::{
     access::{AccessStatus, HookStatus},
+    depositor::LeavingStatus,
     sync_server::SyncStatus,
 };
 pub use crate::buyer::{SubscriptionState, SubscriptionStatus};
 use crate::machine::LaneReport;
-pub use crate::mirror::{MirrorStatus, MirroredStatus};
+pub use crate::mirror::{DepositCounts, MirrorStatus, MirroredStatus};
 pub use crate::{
     machine::{FaultyPublisher, SourceReport, SourceState},
     ros2::{RefusedTopic, Ros2Status},
@@ -79,6 +80,9 @@ pub struct NodeStatus {
     /// The feeds that it keeps for others; `None` without the role mirror.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<MirrorStatus>,
+    /// What became of what it leaves with its mirrors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<LeavingStatus>,
     /// Live subscriptions.
     pub subscriptions: Vec<SubscriptionStatus>,
     /// The store.

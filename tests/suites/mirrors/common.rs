@@ -19,12 +19,26 @@ use tributary_tests::{
 
 pub(crate) const CHUNK: usize = 4 << 10;
 
-/// The home of a machine with a stream of files in small chunks, and whatever is in `more`.
-pub(crate) fn machine(sandbox: &Sandbox, limits: &str, more: &str) -> PathBuf {
+/// The home of a machine with a stream of files in small chunks.
+pub(crate) fn machine(sandbox: &Sandbox, limits: &str, policy: &str) -> PathBuf {
     let streams = format!(
-        "streams:\n  - {{ topic: files, mode: file, access: {{ policy: free }}, chunk: {{ bytes: {CHUNK}B }} }}\n{more}"
+        "streams:\n  - {{ topic: files, mode: file, access: {{ policy: {policy} }}, chunk: {{ bytes: {CHUNK}B }} }}\n"
     );
     sandbox.home("machine", &format!("{}{streams}", head("machine", sandbox.port("machine"), limits)))
+}
+
+/// Puts lines into the configuration of a node that does not run, behind `network:`.
+pub(crate) fn with_network(home: &Path, lines: &str) {
+    let path = home.join("config.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("network:\n", &format!("network:\n{lines}"))).unwrap();
+}
+
+/// Puts lines at the end of the configuration of a node that does not run.
+pub(crate) fn with_more(home: &Path, lines: &str) {
+    let path = home.join("config.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{text}{lines}")).unwrap();
 }
 
 /// The home of a mirror that keeps the feed of a link.

@@ -17,7 +17,7 @@ const IN_FLIGHT: u64 = 1024;
 async fn a_mirror_that_is_killed_while_it_keeps_ends_complete_and_asks_for_nothing_twice() {
     let sandbox = Sandbox::new();
     // Slow enough that a kill finds it at work.
-    let machine_home = machine(&sandbox, "pull_bytes_per_second: 600KB", "");
+    let machine_home = machine(&sandbox, "pull_bytes_per_second: 600KB", "free");
     let machine = NodeProcess::start(&machine_home).await;
     let did = machine.status().await.did;
     // Published before there is a mirror.
@@ -48,7 +48,7 @@ async fn a_mirror_that_is_killed_while_it_keeps_ends_complete_and_asks_for_nothi
 async fn a_mirror_without_room_drops_the_oldest_chunks_keeps_all_entries_and_says_so() {
     const ROOM: u64 = 1 << 20;
     let sandbox = Sandbox::new();
-    let machine_home = machine(&sandbox, "", "");
+    let machine_home = machine(&sandbox, "", "free");
     let machine = NodeProcess::start(&machine_home).await;
     let did = machine.status().await.did;
     let home = mirror(&sandbox, "mirror", &machine.link().await, "  retention: { bytes: 1MiB }\n");

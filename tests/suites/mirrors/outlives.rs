@@ -7,28 +7,21 @@ use tributary_tests::{
     wait::until,
 };
 
-use super::common::{address, count, entries, has_entries, keeps_all, log_of, machine, mirror, publish};
+use super::common::{address, count, entries, has_entries, keeps_all, log_of, machine, mirror, publish, with_network};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_after_the_machine_died_gets_its_whole_log_from_the_mirror() {
     let sandbox = Sandbox::new();
     let hub_home = sandbox.home("hub", &head("relay", sandbox.port("hub"), ""));
     let hub = NodeProcess::start(&hub_home).await;
-    let bootstrap = format!("network.discovery.bootstrap=[{}]", address(&hub).await);
-    let with_hub = |home: &std::path::Path| {
-        let config = home.join("config.yaml");
-        let text = std::fs::read_to_string(&config).unwrap();
-        let (_, peers) = bootstrap.split_once('=').unwrap();
-        let text = text.replace("network:\n", &format!("network:\n  discovery: {{ bootstrap: {peers} }}\n"));
-        std::fs::write(&config, text).unwrap();
-    };
-    let machine_home = machine(&sandbox, "", "");
+    let bootstrap = format!("  discovery: {{ bootstrap: [{}] }}\n", address(&hub).await);
+    let machine_home = machine(&sandbox, "", "free");
     let mut machine = NodeProcess::start(&machine_home).await;
     let did = machine.status().await.did;
     let link = machine.link().await;
     publish(&machine, 1, 300).await;
     let mirror_home = mirror(&sandbox, "mirror", &link, "");
-    with_hub(&mirror_home);
+    with_network(&mirror_home, &bootstrap);
     let mirror = NodeProcess::start(&mirror_home).await;
     keeps_all(&mirror, 300).await;
     // What is new comes by gossip, with heads that are older than it.
@@ -57,7 +50,7 @@ async fn who_comes_after_the_machine_died_gets_its_whole_log_from_the_mirror() {
     })
     .await;
     let by_record = sandbox.buyer("by-record", "");
-    with_hub(&by_record);
+    with_network(&by_record, &bootstrap);
     let buyer = NodeProcess::start(&by_record).await;
     until("the hub", async || (buyer.status().await.reach.routing_peers > Some(0)).then_some(())).await;
     let known = trade::try_follow(&buyer, &link).await.unwrap();
@@ -70,16 +63,14 @@ async fn who_comes_after_the_machine_died_gets_its_whole_log_from_the_mirror() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_buyer_that_was_away_for_a_thousand_entries_catches_up_from_the_mirror_alone() {
     let sandbox = Sandbox::new();
-    let machine_home = machine(&sandbox, "", "");
+    let machine_home = machine(&sandbox, "", "free");
     let mut machine = NodeProcess::start(&machine_home).await;
     let did = machine.status().await.did;
     publish(&machine, 1, 100).await;
     let mirror_home = mirror(&sandbox, "mirror", &machine.link().await, "");
     let mirror = NodeProcess::start(&mirror_home).await;
-    let buyer_home = sandbox.buyer("buyer", "").with_file_name("buyer");
-    let config = std::fs::read_to_string(buyer_home.join("config.yaml")).unwrap();
-    let peers = format!("network:\n  peers: [{}]\n", address(&mirror).await);
-    std::fs::write(buyer_home.join("config.yaml"), config.replace("network:\n", &peers)).unwrap();
+    let buyer_home = sandbox.buyer("buyer", "");
+    with_network(&buyer_home, &format!("  peers: [{}]\n", address(&mirror).await));
     let buyer = NodeProcess::start(&buyer_home).await;
     trade::follow(&buyer, &machine).await;
     keeps_all(&mirror, 100).await;

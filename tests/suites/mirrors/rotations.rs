@@ -7,7 +7,7 @@ use tributary_tests::{
     wait::until,
 };
 
-use super::common::{address, count, has_entries, keeps_all, log_of, machine, mirror, publish};
+use super::common::{address, count, has_entries, keeps_all, log_of, machine, mirror, publish, with_network};
 
 async fn serial(node: &NodeProcess, serial: u64) {
     until("the new binding", async || {
@@ -20,16 +20,14 @@ async fn serial(node: &NodeProcess, serial: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn mirrors_and_buyers_go_on_with_a_new_feed_key_whether_they_saw_it_come_or_not() {
     let sandbox = Sandbox::new();
-    let machine_home = machine(&sandbox, "", "");
+    let machine_home = machine(&sandbox, "", "free");
     let machine = NodeProcess::start(&machine_home).await;
     let did = machine.status().await.did;
     publish(&machine, 1, 40).await;
     let mirror_home = mirror(&sandbox, "mirror", &machine.link().await, "");
     let mirror = NodeProcess::start(&mirror_home).await;
     let buyer_home = sandbox.buyer("buyer", "");
-    let config = std::fs::read_to_string(buyer_home.join("config.yaml")).unwrap();
-    let peers = format!("network:\n  peers: [{}]\n", address(&mirror).await);
-    std::fs::write(buyer_home.join("config.yaml"), config.replace("network:\n", &peers)).unwrap();
+    with_network(&buyer_home, &format!("  peers: [{}]\n", address(&mirror).await));
     let buyer = NodeProcess::start(&buyer_home).await;
     trade::follow(&buyer, &machine).await;
     keeps_all(&mirror, 40).await;

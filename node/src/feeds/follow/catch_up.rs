@@ -97,6 +97,9 @@ impl Feeds {
                     Ok(report) => {
                         let total = brought.get_or_insert(CatchUpReport::default());
                         total.add(&report);
+                        if !machine && report.logs > 0 {
+                            handle.remember(peer);
+                        }
                         asked += 1;
                         // Of others nobody knows who has the newest.
                         if machine || Some(peer) == first || asked >= MAX_OTHERS {

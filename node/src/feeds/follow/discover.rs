@@ -72,4 +72,27 @@ impl Feeds {
     pub(in crate::feeds) async fn connected(&self) -> Result<HashSet<PeerId>, FollowError> {
         Ok(self.net()?.peers().await?.into_iter().map(|info| info.peer).collect())
     }
+
+    /// Peers beside the machine's own nodes that have said something about a feed, or that they serve it; those that there is a
+    /// connection to come first. Where nobody is known, others are asked.
+    ///
+    /// # Errors
+    ///
+    /// Without a network.
+    pub(crate) async fn others(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
+        let own = self.machine_peers(handle).await?;
+        let known = || -> Vec<PeerId> {
+            let reach = handle.reach();
+            let mut peers = reach.providers.clone();
+            peers.extend(reach.peers.iter().filter(|peer| !reach.providers.contains(peer)));
+            peers.into_iter().filter(|peer| !own.contains(peer)).collect()
+        };
+        let mut peers = known();
+        if peers.is_empty() && self.discover(handle).await? > 0 {
+            peers = known();
+        }
+        let connected = self.connected().await?;
+        peers.sort_by_key(|peer| !connected.contains(peer));
+        Ok(peers)
+    }
 }

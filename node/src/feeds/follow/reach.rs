@@ -67,11 +67,39 @@ impl Feeds {
         Ok(())
     }
 
-    /// The peers to pull from: the machine's own nodes, then those named as providers.
+    /// The peers to pull from: the machine's own nodes, then those named as providers. Where none of the machine's can be reached,
+    /// others are looked for.
     pub(in crate::feeds) async fn providers_of(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
-        let mut peers = self.machine_peers(handle).await?;
-        let named: Vec<PeerId> = handle.reach().providers.clone();
-        peers.extend(named.into_iter().filter(|peer| !peers.contains(peer)).collect::<Vec<_>>());
+        let own = self.machine_peers(handle).await?;
+        let named = || -> Vec<PeerId> {
+            let reach = handle.reach();
+            reach.providers.iter().copied().filter(|peer| !own.contains(peer)).collect()
+        };
+        let connected = self.connected().await?;
+        let (mut peers, mut others) = (own.clone(), named());
+        if !own.iter().any(|peer| connected.contains(peer)) {
+            if others.iter().any(|peer| connected.contains(peer)) {
+                // A machine that is gone keeps nobody waiting who has others to ask: it is dialled meanwhile.
+                peers.clear();
+                others.sort_by_key(|peer| !connected.contains(peer));
+                for peer in own {
+                    let (feeds, handle) = (self.clone(), Arc::clone(handle));
+                    tokio::spawn(async move { feeds.reach(&handle, peer).await });
+                }
+            } else if !self.reach_any(handle, &own).await {
+                others = self.others(handle).await?;
+            }
+        }
+        peers.extend(others);
         Ok(peers)
+    }
+
+    async fn reach_any(&self, handle: &Arc<Handle>, peers: &[PeerId]) -> bool {
+        for peer in peers {
+            if self.reach(handle, *peer).await.is_ok() {
+                return true;
+            }
+        }
+        false
     }
 }

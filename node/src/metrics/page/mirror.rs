@@ -12,6 +12,9 @@ metrics! {
     KEPT_BYTES = Gauge "tributary_mirror_bytes" in "bytes" by ["machine"]: "Their ciphertext.";
     MISSING = Gauge "tributary_mirror_missing_chunks" in "chunks" by ["machine"]: "Chunks that are to be kept and that nobody had.";
     DROPPED = Counter "tributary_mirror_dropped_chunks" in "chunks" by ["machine"]: "Chunks dropped for age or room; their entries stay.";
+    DEPOSITS = Gauge "tributary_mirror_deposits" in "requests" by ["machine"]: "Requests that the machine left grants or a denial about, for their buyers.";
+    PARTS = Counter "tributary_mirror_deposit_messages" in "messages" by ["result"]: "Messages with deposits: `taken`, `outdated` (something newer is here), `refused` (not signed by the machine, not of a kept feed, or no room).";
+    GIVEN = Counter "tributary_mirror_deposit_answers" in "answers" by []: "Answers to buyers from deposits.";
     FETCHED = Counter "tributary_mirror_fetched_chunks" in "chunks" by ["machine"]: "Chunks fetched.";
 }
 
@@ -24,6 +27,7 @@ struct Kept {
     missing: u64,
     dropped: u64,
     fetched: u64,
+    deposits: u64,
 }
 
 impl Kept {
@@ -34,6 +38,7 @@ impl Kept {
         self.missing += status.missing;
         self.dropped += status.dropped;
         self.fetched += status.fetched;
+        self.deposits += status.deposits;
     }
 }
 
@@ -52,5 +57,10 @@ pub(super) fn write(snapshot: &Snapshot, page: &mut Page<'_>) -> fmt::Result {
     page.each(&KEPT_BYTES, of(|feed| feed.bytes))?;
     page.each(&MISSING, of(|feed| feed.missing))?;
     page.each(&DROPPED, of(|feed| feed.dropped))?;
+    page.each(&DEPOSITS, of(|feed| feed.deposits))?;
+    let counts = &mirror.deposits;
+    let results = [(["taken"], counts.taken), (["outdated"], counts.outdated), (["refused"], counts.refused)];
+    page.each(&PARTS, results)?;
+    page.one(&GIVEN, counts.given)?;
     page.each(&FETCHED, of(|feed| feed.fetched))
 }

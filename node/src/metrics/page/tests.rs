@@ -10,10 +10,10 @@ use crate::{
     service::{
         health::{HealthProblem, Part},
         status::{
-            AccessStatus, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus, MirrorStatus, MirroredStatus,
-            OutboxStatus, PathStatus, PeerStatus, ProcessStatus, ReachStatus, Ros2Status, ServedStatus, SourceReport,
-            SourceState, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus, TrafficStatus, Warning,
-            WarningCode,
+            AccessStatus, DepositCounts, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus, MirrorStatus,
+            MirroredStatus, OutboxStatus, PathStatus, PeerStatus, ProcessStatus, ReachStatus, Ros2Status, ServedStatus,
+            SourceReport, SourceState, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus, TrafficStatus,
+            Warning, WarningCode,
         },
     },
 };
@@ -56,6 +56,8 @@ fn mirrored(n: u8) -> MirroredStatus {
         dropped: 8,
         fetched: 31,
         fetched_bytes: 310,
+        deposits: 6,
+        deposit_bytes: 60,
         limit_bytes: None,
         trouble: None,
     }
@@ -137,7 +139,12 @@ fn busy(names: &[&str]) -> Snapshot {
         access: AccessStatus::default(),
         hooks: HookStatus::default(),
         followed: vec![followed(1, 10)],
-        mirror: Some(MirrorStatus { feeds: vec![mirrored(4)], space_bytes: None }),
+        mirror: Some(MirrorStatus {
+            feeds: vec![mirrored(4)],
+            deposits: DepositCounts { refused: 3, ..DepositCounts::default() },
+            space_bytes: None,
+        }),
+        leaving: Vec::new(),
         subscriptions: vec![subscription],
         store: StoreStatus {
             used_bytes: 100,
@@ -230,6 +237,8 @@ fn values_and_labels_are_those_of_the_status() {
     let machine = Did::from_bytes([3; 20]);
     has(&page, &format!("tributary_subscription_behind_chunks{{machine=\"{machine}\",stream=\"gps\"}} 7"));
     let machine = Did::from_bytes([4; 20]);
+    has(&page, "tributary_mirror_deposit_messages_total{result=\"refused\"} 3");
+    has(&page, &format!("tributary_mirror_deposits{{machine=\"{machine}\"}} 6"));
     has(&page, &format!("tributary_mirror_bytes{{machine=\"{machine}\"}} 300"));
     has(&page, &format!("tributary_mirror_dropped_chunks_total{{machine=\"{machine}\"}} 8"));
 }
