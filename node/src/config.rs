@@ -132,6 +132,12 @@ impl Config {
         Self::read(&root, base, None)
     }
 
+    /// Whether the entries and chunks of other machines that this node holds are served to whoever asks.
+    #[must_use]
+    pub fn serves_followed(&self) -> bool {
+        self.buyer.reseed || self.has_role(Role::Mirror) || !self.has_role(Role::Buyer)
+    }
+
     /// Reads the tree. With `agent`, the streams are those of peaq's agent's configuration.
     fn read(root: &Node, base: &Path, agent: Option<&agent::Topics>) -> Result<Self, ConfigError> {
         let section = Section::root(root)?;
@@ -192,7 +198,7 @@ impl Config {
             (peaq_field, peaq.orchestration.is_none(), Role::Machine, "machine"),
             (streams_field, streams.is_empty(), Role::Machine, "machine"),
             (follow_field, follow.is_empty(), Role::Buyer, "buyer"),
-            (buyer_field, buyer.subscriptions.is_empty() && !buyer.reseed, Role::Buyer, "buyer"),
+            (buyer_field, buyer == BuyerConfig::default(), Role::Buyer, "buyer"),
             (mirror_field, false, Role::Mirror, "mirror"),
             (mirrors_field, mirrors.is_empty(), Role::Machine, "machine"),
         ] {

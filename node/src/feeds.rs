@@ -25,12 +25,12 @@ use tributary_store::Store;
 
 pub use self::{
     complete::{Incomplete, IncompleteError},
-    error::{FeedsError, FollowError, PullJobError, WrongBytes},
+    error::{Exhausted, FeedsError, FollowError, PullJobError, SourceError, WrongBytes},
     feed::{FollowInfo, JoinPoint, Streams, followed},
-    follow::{CatchUpReport, FeedEvent, FeedStatus, LogStatus, MachineInfo},
+    follow::{CatchUpReport, FeedEvent, FeedStatus, LogStatus, MachineInfo, SourceTotal},
     link::{FeedLink, LinkError, MAX_LINK_ADDRS, MAX_LINK_LEN},
     listing::{DatasetInfo, PullSelection, StreamSummary},
-    pull::{Intake, PullProgress, Pulled},
+    pull::{Intake, PullProgress, Pulled, SourceCounts},
 };
 use self::{
     feed::Feed,

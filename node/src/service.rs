@@ -57,7 +57,7 @@ use self::{
     router::Routes,
     settings::{delivery_limits, net_config, parties, pull_config, store_options},
     status::NodeStatus,
-    sync_server::SyncServer,
+    sync_server::{FollowedHeads, SyncServer},
 };
 use crate::{
     buyer::Buyer,
@@ -231,11 +231,17 @@ impl Node {
             };
             let access = Arc::new(access);
             let with_outbox = machine.clone().zip(outbox.clone());
-            let followed = feeds.clone();
-            let followed = move |did: &Did| followed.as_ref().map(|feeds| feeds.heads(did)).unwrap_or_default();
-            let sync = Arc::new(SyncServer::new(store.clone(), with_outbox, Box::new(followed)));
-            let provider = Arc::new(StoredChunks(store.clone()));
-            let pulls = PullServer::start(&net, provider, pull_config(&config))?;
+            let (serves_followed, followed) = (config.serves_followed(), feeds.clone());
+            let followed = serves_followed.then(|| -> FollowedHeads {
+                Box::new(move |did| followed.as_ref().map(|feeds| feeds.heads(did)).unwrap_or_default())
+            });
+            let sync = Arc::new(SyncServer::new(store.clone(), with_outbox, followed));
+            let provider = StoredChunks { store: store.clone(), only: (!serves_followed).then_some(did) };
+            // Who has nothing to serve does not offer the protocol: peers need not ask then.
+            let pulls = match serves_followed || machine.is_some() {
+                true => Some(PullServer::start(&net, Arc::new(provider), pull_config(&config))?),
+                false => None,
+            };
             if let Some(machine) = &machine {
                 listen_to_own(&net, machine).await?;
             }
@@ -318,7 +324,7 @@ impl Node {
                 access,
                 sync,
                 gossip_took,
-                pulls: Mutex::new(Some(pulls)),
+                pulls: Mutex::new(pulls),
                 deliveries,
                 orchestration,
                 looking: Arc::new(Semaphore::new(1)),

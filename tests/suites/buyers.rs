@@ -4,5 +4,6 @@
 
 mod buyers {
     mod join;
+    mod sources;
     mod subscriptions;
 }

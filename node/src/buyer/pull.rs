@@ -14,10 +14,10 @@ use tributary_protocol::{
 };
 
 use super::Buyer;
-use crate::feeds::{Intake, PullJobError, PullProgress, PullSelection, Pulled, blocking};
+use crate::feeds::{Intake, PullJobError, PullProgress, PullSelection, Pulled, SourceCounts, blocking};
 
 /// What a pull did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PullReport {
     /// Chunks that came and are durable.
     pub chunks: u64,
@@ -31,6 +31,9 @@ pub struct PullReport {
     pub complete: bool,
     /// How long it took.
     pub seconds: f64,
+    /// Who was asked, those that brought the most first.
+    #[serde(default)]
+    pub sources: Vec<SourceCounts>,
 }
 
 /// Takes what the wallet has keys for.
@@ -96,10 +99,10 @@ impl Buyer {
     ) -> Result<PullReport, PullJobError> {
         let granted = Arc::new(Granted(self.clone()));
         let pulled = self.feeds().pull(did, places, dataset, granted, progress).await?;
-        let Pulled { chunks, bytes, skipped, unwanted: not_granted, seconds } = pulled;
+        let Pulled { chunks, bytes, skipped, unwanted: not_granted, seconds, sources } = pulled;
         if chunks == 0 && skipped == 0 && not_granted > 0 {
             return Err(PullJobError::NotGranted { what });
         }
-        Ok(PullReport { chunks, bytes, skipped, not_granted, complete: false, seconds })
+        Ok(PullReport { chunks, bytes, skipped, not_granted, complete: false, seconds, sources })
     }
 }

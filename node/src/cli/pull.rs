@@ -23,7 +23,7 @@ use crate::{
         },
         export_all, verify_dataset,
     },
-    feeds::{Feeds, FeedsOptions},
+    feeds::{Feeds, FeedsOptions, SourceCounts},
     machine::system_clock,
 };
 
@@ -105,6 +105,23 @@ pub(super) fn pull(args: &PullArgs, context: &Context) -> Result<(), CliError> {
             report.seconds,
             show::count(report.skipped)
         )?;
+        let brought = |source: &&SourceCounts| source.chunks > 0;
+        if report.sources.len() > 1 {
+            for source in report.sources.iter().filter(brought) {
+                writeln!(
+                    out,
+                    "  {} from {} ({})",
+                    show::some(source.chunks, "chunk"),
+                    source.peer,
+                    show::bytes(source.bytes)
+                )?;
+            }
+        }
+        for source in &report.sources {
+            if let Some(said) = &source.said {
+                writeln!(out, "  {} was given up: {said}", source.peer)?;
+            }
+        }
         if report.not_granted > 0 {
             writeln!(
                 out,

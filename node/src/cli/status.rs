@@ -146,6 +146,16 @@ pub(super) fn status(context: &Context) -> Result<(), CliError> {
                 ]);
             }
             table.write(out)?;
+            for feed in status.followed.iter().filter(|feed| !feed.sources.is_empty()) {
+                writeln!(out, "\nChunks of {} came from:", feed.did)?;
+                for source in &feed.sources {
+                    let (chunks, size) = (show::some(source.chunks, "chunk"), show::bytes(source.bytes));
+                    writeln!(out, "  {}  {chunks}, {size}", source.peer)?;
+                }
+            }
+            if status.served.followed {
+                writeln!(out, "\nThese feeds are served to others, too.")?;
+            }
         }
         if let Some(mirror) = &status.mirror {
             writeln!(out, "\nKeeping:")?;

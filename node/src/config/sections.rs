@@ -117,7 +117,7 @@ pub enum FollowStreams {
 /// What a buyer keeps up by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BuyerConfig {
-    /// Whether it says to others that it serves the feeds that it follows: its log entries and the chunks that it has.
+    /// Whether it serves the feeds that it follows: its log entries and the chunks that it has.
     pub reseed: bool,
     /// Streams whose copy grows by itself.
     pub subscriptions: Vec<Subscription>,

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     buyer::{AccessOutcome, Buyer},
-    feeds::{FeedEvent, FeedLink, JoinPoint, Streams},
+    feeds::{FeedEvent, FeedLink, JoinPoint, SourceCounts, Streams},
 };
 
 /// The longest that a request waits for a decision.
@@ -232,7 +232,7 @@ pub(super) async fn pull(State(api): State<Api>, Document(request): Document<Pul
         let buyer = buyer(&api)?;
         let target = target(&api, request.selection).await?;
         let mut total = PullReport { complete: true, ..PullReport::default() };
-        let mut done = PullProgress { chunks: 0, bytes: 0, total_chunks: 0, total_bytes: 0 };
+        let mut done = PullProgress::default();
         for selection in target.pulls()? {
             let (sender, mut receiver) = mpsc::channel::<PullProgress>(16);
             let before = done;
@@ -244,6 +244,7 @@ pub(super) async fn pull(State(api): State<Api>, Document(request): Document<Pul
                         bytes: before.bytes + now.bytes,
                         total_chunks: before.total_chunks + now.total_chunks,
                         total_bytes: before.total_bytes + now.total_bytes,
+                        sources: now.sources,
                     };
                     progress.tell(newest);
                 }
@@ -257,6 +258,7 @@ pub(super) async fn pull(State(api): State<Api>, Document(request): Document<Pul
             total.not_granted += pulled.not_granted;
             total.complete &= pulled.complete;
             total.seconds += pulled.seconds;
+            SourceCounts::add(&mut total.sources, pulled.sources);
         }
         Ok(total)
     })

@@ -334,15 +334,18 @@ impl From<PullJobError> for Problem {
             PullJobError::NotGranted { .. } => {
                 Self::of(Code::AccessDenied, &error).hint("ask for it with `tributary access request`")
             }
-            PullJobError::NotFound { .. } | PullJobError::Missing { .. } => Self::of(Code::NotFound, &error),
-            PullJobError::WrongBytes { .. } | PullJobError::Unreadable { .. } => {
-                Self::of(Code::VerificationFailed, &error)
-                    .hint("nothing of it was kept; tell the machine's operator, or pull from another provider")
+            PullJobError::NotFound { .. } => Self::of(Code::NotFound, &error),
+            PullJobError::Unreadable { .. } => Self::of(Code::VerificationFailed, &error).hint(NOTHING_KEPT),
+            PullJobError::Exhausted(ref said) if said.wrong_bytes().is_some() => {
+                Self::of(Code::VerificationFailed, &error).hint(NOTHING_KEPT)
             }
-            PullJobError::Broken { .. } => Self::of(Code::Network, &error),
+            PullJobError::Exhausted(ref said) if said.nobody_has_them() => Self::of(Code::NotFound, &error),
+            PullJobError::Exhausted(_) => Self::of(Code::Network, &error),
         }
     }
 }
+
+const NOTHING_KEPT: &str = "nothing of it was kept; tell the machine's operator, or pull from another provider";
 
 impl From<VerifyError> for Problem {
     fn from(error: VerifyError) -> Self {

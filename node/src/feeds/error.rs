@@ -191,6 +191,109 @@ pub struct WrongBytes {
     pub source: PullError,
 }
 
+/// Why a source was given up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// There is no connection to it.
+    #[error("it cannot be reached")]
+    Unreachable(#[source] Box<FollowError>),
+    /// It takes no stream.
+    #[error("it takes no stream")]
+    NoStream(#[source] Box<RequestError>),
+    /// It broke off, or was busy for too long.
+    #[error(transparent)]
+    Pull(PullError),
+    /// It sent other bytes than the machine announced. Nothing of them was kept.
+    #[error(transparent)]
+    WrongBytes(Box<WrongBytes>),
+    /// It does not have the chunks.
+    #[error("it does not have them")]
+    Lacks,
+    /// It follows the feed, and serves no chunks to others.
+    #[error("it serves no chunks")]
+    ServesNone,
+}
+
+impl SourceError {
+    pub(super) fn unreachable(error: FollowError) -> Self {
+        Self::Unreachable(Box::new(error))
+    }
+
+    /// Whether trying it again is no use.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::WrongBytes(_) | Self::ServesNone => true,
+            Self::Pull(error) => error.is_offence(),
+            _ => false,
+        }
+    }
+
+    /// What it says, causes included, in one line.
+    pub(super) fn whole(&self) -> String {
+        let (mut text, mut next) = (self.to_string(), std::error::Error::source(self));
+        while let Some(cause) = next {
+            let cause_text = cause.to_string();
+            if !text.contains(&cause_text) {
+                text.push_str(": ");
+                text.push_str(&cause_text);
+            }
+            next = cause.source();
+        }
+        text
+    }
+}
+
+/// A pull that ended before every chunk was here, since nobody is left who could send the rest. What came is kept.
+#[derive(Debug, thiserror::Error)]
+pub struct Exhausted {
+    /// Chunks that are missing.
+    pub missing: u64,
+    /// The first one's dataset.
+    pub dataset: DatasetId,
+    /// The first one's index.
+    pub index: u32,
+    /// Every peer that was asked, and why it does not send them.
+    pub said: Vec<(PeerId, SourceError)>,
+}
+
+/// Peers that an error shows.
+const SHOWN: usize = 8;
+
+impl Exhausted {
+    /// Whether every peer that was asked answered, and has, or serves, none of the missing chunks.
+    #[must_use]
+    pub fn nobody_has_them(&self) -> bool {
+        self.said.iter().all(|(_, said)| matches!(said, SourceError::Lacks | SourceError::ServesNone))
+    }
+
+    /// The wrong bytes that a peer sent, if one did.
+    #[must_use]
+    pub fn wrong_bytes(&self) -> Option<&WrongBytes> {
+        self.said.iter().find_map(|(_, said)| match said {
+            SourceError::WrongBytes(wrong) => Some(&**wrong),
+            _ => None,
+        })
+    }
+}
+
+impl std::fmt::Display for Exhausted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { missing, dataset, index, said } = self;
+        write!(f, "{missing} chunks could not be had, the first is chunk {index} of dataset {dataset}")?;
+        for (n, (peer, said)) in said.iter().take(SHOWN).enumerate() {
+            // What to do comes behind the last semicolon of a message, so there is none in here.
+            write!(f, "{}{peer}: {}", if n == 0 { " (" } else { ", " }, said.whole().replace("; ", ", "))?;
+        }
+        match said.len().checked_sub(SHOWN) {
+            Some(more) if more > 0 => write!(f, ", and {more} more peers)")?,
+            _ if said.is_empty() => {}
+            _ => write!(f, ")")?,
+        }
+        write!(f, "; what came is kept, run it again to continue")
+    }
+}
+
 /// Why chunks could not be pulled.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -216,9 +319,6 @@ pub enum PullJobError {
         /// What was asked for.
         what: String,
     },
-    /// A peer sent other bytes than the machine announced. Nothing of them was kept.
-    #[error(transparent)]
-    WrongBytes(#[from] Box<WrongBytes>),
     /// The right bytes cannot be opened with the granted key.
     #[error("chunk {index} of dataset {dataset} cannot be opened with the granted keys")]
     Unreadable {
@@ -229,26 +329,9 @@ pub enum PullJobError {
         /// Why.
         source: SealOpenError,
     },
-    /// Providers do not have some of the chunks.
-    #[error(
-        "{missing} chunks are with no provider that could be reached, the first is chunk {index} of dataset {dataset}"
-    )]
-    Missing {
-        /// How many.
-        missing: u64,
-        /// The first one's dataset.
-        dataset: DatasetId,
-        /// The first one's index.
-        index: u32,
-    },
-    /// The last provider gave up.
-    #[error("the pull from {peer} broke off; what came is kept, run it again to continue")]
-    Broken {
-        /// The peer.
-        peer: PeerId,
-        /// Why.
-        source: Box<PullError>,
-    },
+    /// Nobody is left who could send the rest.
+    #[error(transparent)]
+    Exhausted(#[from] Box<Exhausted>),
 }
 
 impl From<StoreError> for PullJobError {

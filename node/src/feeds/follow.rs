@@ -12,6 +12,7 @@ mod gossip;
 mod handle;
 mod join;
 mod reach;
+mod sources;
 mod status;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub(crate) use self::{ask::backoff, handle::Handle};
 pub use self::{
     catch_up::CatchUpReport,
     find::MachineInfo,
+    handle::SourceTotal,
     status::{FeedStatus, LogStatus},
 };
 use super::{

@@ -4,45 +4,35 @@
 //! length and BLAKE3 (checked by the pull client) and what its [`Intake`] checks. What is durable is never asked for again, so a job that broke off continues by chunk.
 //!
 //! ```text
-//! plan (records wanted) -> one worker per provider -> window of bytes -> checking threads -> store batches -> durable
+//! plan (records wanted) -> schedule -> one worker per source -> window of bytes -> checking threads -> store batches -> durable
 //! ```
 //!
-//! Memory: 10 MiB of chunks between the workers and the disk, and a few chunks per worker on the wire, whatever the
-//! size of the job.
+//! Memory: [`schedule::LOOK_AHEAD`] records, 10 MiB of chunks between the workers and the disk, and at most five chunks per
+//! worker (one in hand, two on each of two streams), whatever the size of the job. A kill costs what of this was not durable.
 
+mod counts;
 mod disk;
 mod job;
 mod plan;
+mod schedule;
+mod worker;
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc;
 use tributary_protocol::{
     ids::{DatasetId, Did, LogKey},
     record::ChunkRecord,
 };
 
+pub use self::counts::SourceCounts;
 use self::{
-    disk::BATCH_CHUNKS,
-    job::{Counts, Job, UNIT, WINDOW, run},
+    counts::Counts,
+    job::{Job, run},
     plan::Plan,
 };
-use super::{
-    Feeds, blocking,
-    error::{FollowError, PullJobError},
-};
-
-/// Providers at a time.
-const MAX_PROVIDERS: usize = 4;
+use super::{Feeds, blocking, error::PullJobError};
 
 /// Which chunks a pull is for, and what must hold before they are kept.
 pub trait Intake: Send + Sync + 'static {
@@ -58,7 +48,7 @@ pub trait Intake: Send + Sync + 'static {
 }
 
 /// What a pull brought.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pulled {
     /// Chunks that came and are durable.
     pub chunks: u64,
@@ -70,10 +60,12 @@ pub struct Pulled {
     pub unwanted: u64,
     /// How long it took, s.
     pub seconds: f64,
+    /// Who was asked, those that brought the most first.
+    pub sources: Vec<SourceCounts>,
 }
 
 /// How far a pull has come. Sent when there is room in the channel; the report is what counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullProgress {
     /// Chunks that are durable.
     pub chunks: u64,
@@ -83,6 +75,9 @@ pub struct PullProgress {
     pub total_chunks: u64,
     /// Their ciphertext, bytes.
     pub total_bytes: u64,
+    /// Sources that have brought something.
+    #[serde(default)]
+    pub sources: u64,
 }
 
 impl Feeds {
@@ -112,54 +107,17 @@ impl Feeds {
         if total_chunks == 0 {
             return Ok(finish(report));
         }
-        let mut providers = Vec::new();
-        let mut last = PullJobError::Follow(FollowError::NoAddress(*did));
-        for peer in self.providers_of(&handle).await? {
-            match self.reach(&handle, peer).await {
-                Ok(()) => providers.push(peer),
-                Err(error) => last = error.into(),
-            }
-            if providers.len() == MAX_PROVIDERS {
-                break;
-            }
-        }
-        if providers.is_empty() {
-            return Err(last);
-        }
-
-        let plan = Plan {
-            feeds: self.clone(),
-            did: *did,
-            dataset,
-            intake: Arc::clone(&intake),
-            places: places.into(),
-            returned: VecDeque::new(),
-        };
-        let (arrived, queue) = mpsc::channel(BATCH_CHUNKS);
-        let counts = Arc::new(Counts {
-            chunks: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            total_chunks,
-            total_bytes,
-            progress,
-        });
-        let window = Arc::new(Semaphore::new(WINDOW / UNIT));
-        let job = Arc::new(Job {
-            feeds: self.clone(),
-            did: *did,
-            intake,
-            plan: Mutex::new(plan),
-            window: Arc::clone(&window),
-            arrived: Mutex::new(Some(arrived)),
-            stop: CancellationToken::new(),
-            failed: Mutex::new(None),
-            counts: Arc::clone(&counts),
-        });
+        let net = self.net()?.clone();
+        self.seek(&handle).await?;
+        let plan = Plan { feeds: self.clone(), did: *did, dataset, intake: Arc::clone(&intake), places: places.into() };
+        let counts = Counts::new((total_chunks, total_bytes), progress);
+        let job = Arc::new(Job::new(self.clone(), net, *did, intake, counts));
         // Whoever gives up waiting for the job ends it.
-        let _stop = job.stop.clone().drop_guard();
-        let outcome = run(&job, providers, queue).await;
-        report.chunks = counts.chunks.load(Relaxed);
-        report.bytes = counts.bytes.load(Relaxed);
+        let _stop = (job.stop.clone().drop_guard(), job.over.clone().drop_guard());
+        let outcome = run(&job, &handle, plan).await;
+        (report.chunks, report.bytes) = job.counts.durable_so_far();
+        report.sources = job.counts.report();
+        handle.brought(&report.sources);
         outcome.map(|()| finish(report))
     }
 

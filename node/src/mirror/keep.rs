@@ -19,7 +19,7 @@ use tributary_store::{ChunkState, Store};
 use super::{Mirror, MirrorError, shelf::Place};
 use crate::{
     config::{MirroredFeed, Retention},
-    feeds::{FeedEvent, Intake, JoinPoint, PullJobError, Streams, blocking},
+    feeds::{FeedEvent, Intake, JoinPoint, PullJobError, SourceError, Streams, blocking},
 };
 
 /// How often a feed that was not found is looked for again, at first and at most.
@@ -128,6 +128,11 @@ async fn wait_for_news(news: &mut Receiver<FeedEvent>, did: &Did, longest: Durat
     }
 }
 
+/// Whether a peer was there and had no chunks to give.
+fn has_not(said: &SourceError) -> bool {
+    matches!(said, SourceError::Lacks | SourceError::WrongBytes(_))
+}
+
 /// What a step came to.
 enum Step {
     /// There is more to fetch.
@@ -162,14 +167,14 @@ impl Mirror {
             });
         }
         match pulled {
-            // A provider that lied has lost its place, and the others had what they had.
-            Ok(_) | Err(PullJobError::Missing { .. } | PullJobError::WrongBytes(_)) => {
-                let mirror = self.clone();
-                blocking(move || mirror.settle(&did, &places)).await??;
-                Ok(Step::More)
-            }
-            Err(error) => Err(error.into()),
+            Ok(_) => {}
+            // Somebody was there who does not have them: newer chunks go on, and these are asked for again later.
+            Err(PullJobError::Exhausted(missing)) if missing.said.iter().any(|(_, said)| has_not(said)) => {}
+            Err(error) => return Err(error.into()),
         }
+        let mirror = self.clone();
+        blocking(move || mirror.settle(&did, &places)).await??;
+        Ok(Step::More)
     }
 
     /// Counts what has come, drops what there is no room for, and says what to fetch.

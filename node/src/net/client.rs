@@ -35,6 +35,7 @@ pub(super) enum Command {
     Subscribe(String, oneshot::Sender<Result<bool, SubscribeError>>),
     Unsubscribe(String, oneshot::Sender<bool>),
     Publish(String, Vec<u8>, oneshot::Sender<Result<PublishOutcome, PublishError>>),
+    Listeners(String, oneshot::Sender<Vec<PeerId>>),
     Report(MessageId, PeerId, Acceptance),
     Request(Which, PeerId, Vec<u8>, oneshot::Sender<Result<Vec<u8>, RequestError>>),
     OpenPull(PeerId, Opened),
@@ -178,6 +179,12 @@ impl Client {
         }
         let topic = topic.into();
         self.ask(|back| Command::Publish(topic, bytes, back)).await?
+    }
+
+    /// The connected peers that are subscribed to a topic, at most 64 of them.
+    pub async fn listeners(&self, topic: impl Into<String>) -> Result<Vec<PeerId>, NetError> {
+        let topic = topic.into();
+        self.ask(|back| Command::Listeners(topic, back)).await
     }
 
     /// Says what a gossip message was worth. Only an accepted one travels on; a rejected one costs its sender.

@@ -143,12 +143,17 @@ pub struct PullItem {
 /// A chunk on its way from the reading task.
 enum Incoming {
     Checked(Hash, Result<Vec<u8>, PullError>),
-    Hashing(Hash, JoinHandle<Result<Vec<u8>, PullError>>),
+    Hashing(Hash, Hashing),
 }
+
+/// The blocking task that compares a body with its hash.
+type Hashing = JoinHandle<Result<Vec<u8>, PullError>>;
 
 /// A pull under way.
 pub struct PullClient {
     incoming: mpsc::Receiver<Incoming>,
+    /// A chunk that was taken from the reader and whose hash is not known yet.
+    hashing: Option<(Hash, Hashing)>,
     reader: AbortHandle,
     ended: bool,
     asked: usize,
@@ -167,7 +172,7 @@ impl PullClient {
         let (tx, incoming) = mpsc::channel(options.window.max(1));
         let asked = wanted.len();
         let reader = tokio::spawn(read(stream, wanted, options, tx)).abort_handle();
-        Ok(Self { incoming, reader, ended: false, asked, transfer: None })
+        Ok(Self { incoming, hashing: None, reader, ended: false, asked, transfer: None })
     }
 
     /// Counts this pull among those of a network, see [`super::NetStats::pulls`]. It begins now.
@@ -177,16 +182,26 @@ impl PullClient {
         self
     }
 
-    /// The next chunk, in the order the peer sends them; `None` after the last one, or after an error that ends the pull.
+    /// The next chunk, in the order the peer sends them; `None` after the last one, or after an error that ends the pull. Nothing is
+    /// lost when the future is dropped before it is ready.
     pub async fn next(&mut self) -> Option<PullItem> {
         if self.ended {
             return None;
         }
-        let (hash, result) = match self.incoming.recv().await? {
-            Incoming::Checked(hash, result) => (hash, result),
-            // The hashing task neither panics nor is it cancelled, except when the runtime shuts down.
-            Incoming::Hashing(hash, task) => (hash, task.await.unwrap_or(Err(PullError::Closed))),
-        };
+        if self.hashing.is_none() {
+            match self.incoming.recv().await? {
+                Incoming::Checked(hash, result) => return Some(self.item(hash, result)),
+                Incoming::Hashing(hash, task) => self.hashing = Some((hash, task)),
+            }
+        }
+        let (hash, task) = self.hashing.as_mut()?;
+        // The hashing task neither panics nor is it cancelled, except when the runtime shuts down.
+        let (hash, result) = (*hash, task.await.unwrap_or(Err(PullError::Closed)));
+        self.hashing = None;
+        Some(self.item(hash, result))
+    }
+
+    fn item(&mut self, hash: Hash, result: Result<Vec<u8>, PullError>) -> PullItem {
         if let Some(transfer) = &mut self.transfer {
             transfer.item(&result);
         }
@@ -194,7 +209,7 @@ impl PullClient {
             self.ended = true;
             self.reader.abort();
         }
-        Some(PullItem { hash, result })
+        PullItem { hash, result }
     }
 }
 

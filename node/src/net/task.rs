@@ -247,6 +247,7 @@ impl Task {
                 answer(back, self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(topic)));
             }
             Command::Publish(topic, bytes, back) => answer(back, self.publish(topic, bytes)),
+            Command::Listeners(topic, back) => answer(back, self.listeners(topic)),
             Command::Report(id, source, acceptance) => self.report(&id, source, acceptance),
             Command::Request(which, peer, bytes, back) => self.request(which, peer, bytes, back),
             Command::OpenPull(peer, back) => {

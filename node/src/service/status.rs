@@ -22,6 +22,7 @@ pub use super::{
     sync_server::SyncStatus,
 };
 pub use crate::buyer::{SubscriptionState, SubscriptionStatus};
+pub use crate::feeds::SourceTotal;
 use crate::machine::LaneReport;
 pub use crate::mirror::{DepositCounts, MirrorStatus, MirroredStatus};
 pub use crate::{
@@ -187,6 +188,9 @@ pub struct FollowedStatus {
     pub flagged: u64,
     /// Its logs.
     pub logs: Vec<FollowedLogStatus>,
+    /// Who brought its chunks since this node started, the most first.
+    #[serde(default)]
+    pub sources: Vec<SourceTotal>,
 }
 
 /// A log of a followed feed.
@@ -258,6 +262,9 @@ pub struct ServedStatus {
     pub chunks: u64,
     /// Bytes of ciphertext sent.
     pub bytes: u64,
+    /// Whether entries and chunks of other machines are served, too: a buyer does so with `reseed`.
+    #[serde(default)]
+    pub followed: bool,
 }
 
 /// Something that somebody should look at.

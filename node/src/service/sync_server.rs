@@ -1,6 +1,7 @@
 //! Answers what other nodes ask to catch up: bindings, heads, entries, datasets and proofs, from the store.
 //!
-//! Everything in the store is either the machine's own or was verified when it was followed, so it is served to whoever asks.
+//! Everything in the store is either the machine's own or was verified when it was followed, so it is served to whoever asks;
+//! of other machines only where the node passes on what it follows.
 //! What an answer may cost is bounded before it is begun: requests per peer and second, requests at a time, bytes of an
 //! answer, entries that one lookup reads. Beyond a bound the answer is "busy", with the time after which to ask again. A
 //! machine that must not publish does not serve its own logs either.
@@ -56,7 +57,8 @@ pub(super) type FollowedHeads = Box<dyn Fn(&Did) -> Vec<Vec<u8>> + Send + Sync>;
 pub(super) struct SyncServer {
     store: Store,
     machine: Option<(Arc<Machine>, Arc<Outbox>)>,
-    followed: FollowedHeads,
+    /// `None` serves nothing of other machines.
+    followed: Option<FollowedHeads>,
     rates: PeerRates,
     places: Arc<Semaphore>,
     heads: Mutex<Option<OwnHeads>>,
@@ -81,7 +83,11 @@ enum Unanswered {
 }
 
 impl SyncServer {
-    pub(super) fn new(store: Store, machine: Option<(Arc<Machine>, Arc<Outbox>)>, followed: FollowedHeads) -> Self {
+    pub(super) fn new(
+        store: Store,
+        machine: Option<(Arc<Machine>, Arc<Outbox>)>,
+        followed: Option<FollowedHeads>,
+    ) -> Self {
         Self {
             datasets: Datasets::new(store.clone()),
             store,
@@ -170,6 +176,10 @@ impl SyncServer {
         if self.machine.as_ref().is_some_and(|(machine, _)| machine.did() == did && machine.displaced().is_some()) {
             return Ok(SyncResponse::Busy { retry_ms: TROUBLE_MS });
         }
+        let own = self.machine.as_ref().is_some_and(|(machine, _)| machine.did() == did);
+        if !own && self.followed.is_none() {
+            return Ok(SyncResponse::NotFound);
+        }
         match *request {
             SyncRequest::Bindings { did, from_serial } => Ok(self.bindings(&did, from_serial)?),
             SyncRequest::Heads { did, from_log } => self.heads(&did, from_log),
@@ -191,7 +201,12 @@ impl SyncServer {
     fn heads(&self, did: &Did, from_log: LogId) -> Result<SyncResponse, Unanswered> {
         let all = match &self.machine {
             Some((machine, outbox)) if machine.did() == *did => self.own_heads(machine, outbox)?,
-            _ => (self.followed)(did).into_iter().filter_map(|head| Some((log_of_head(&head)?, head))).collect(),
+            _ => self
+                .followed
+                .iter()
+                .flat_map(|followed| followed(did))
+                .filter_map(|head| Some((log_of_head(&head)?, head)))
+                .collect(),
         };
         let mut wanted: Vec<(LogId, Vec<u8>)> = all.into_iter().filter(|(log, _)| *log >= from_log).collect();
         wanted.sort_by_key(|(log, _)| *log);

@@ -67,7 +67,9 @@ async fn tampered_ciphertext_is_refused_by_name_and_the_rest_comes_later() {
     let selection = PullSelection::Dataset(dataset);
     let refused = soon("pull", shopper.buyer.pull(&machine.did, selection, None)).await;
     match refused {
-        Err(PullJobError::WrongBytes(wrong)) => {
+        Err(PullJobError::Exhausted(said)) => {
+            assert_eq!(said.missing, 6, "{said}");
+            let wrong = said.wrong_bytes().expect("it is named");
             assert_eq!((wrong.peer, wrong.dataset, wrong.index), (machine.peer(), dataset, 4));
             assert_eq!(wrong.hash, bad.hash);
         }

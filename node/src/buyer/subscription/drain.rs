@@ -125,7 +125,7 @@ impl Drain {
                 let last = found.from + found.open - 1;
                 let what = format!("stream {}", row.terms.stream);
                 let pulled = buyer.pull_places(&shared.did, vec![(log, found.from, last)], None, what, None).await;
-                let absent = matches!(pulled, Err(PullJobError::Missing { .. }));
+                let absent = matches!(&pulled, Err(PullJobError::Exhausted(said)) if said.nobody_has_them());
                 if !absent {
                     pulled?;
                 }

@@ -94,10 +94,14 @@ impl Feeds {
                 }
                 let machine = own.contains(&peer);
                 match self.catch_up_from(handle, peer, machine).await {
+                    // It showed nothing of the machine: it may serve no feeds, or know nothing of this one.
+                    Ok(report) if report == CatchUpReport::default() => {
+                        last = FollowError::Unknown { peer, did: handle.did };
+                    }
                     Ok(report) => {
                         let total = brought.get_or_insert(CatchUpReport::default());
                         total.add(&report);
-                        if !machine && report.logs > 0 {
+                        if !machine {
                             handle.remember(peer);
                         }
                         asked += 1;

@@ -49,6 +49,21 @@ impl Feeds {
         Ok(found.len())
     }
 
+    /// Before a pull: looks for further peers where none of the machine's own nodes is connected. Waits for it only where nobody else
+    /// is known either.
+    pub(in crate::feeds) async fn seek(&self, handle: &Arc<Handle>) -> Result<(), FollowError> {
+        let (own, connected) = (self.machine_peers(handle).await?, self.connected().await?);
+        if own.iter().any(|peer| connected.contains(peer)) {
+            return Ok(());
+        }
+        if handle.reach().providers.iter().any(|peer| connected.contains(peer)) {
+            let (feeds, handle) = (self.clone(), Arc::clone(handle));
+            tokio::spawn(async move { feeds.discover(&handle).await });
+            return Ok(());
+        }
+        self.discover(handle).await.map(drop)
+    }
+
     /// Peers that may know a machine of which only the DID is known, with an address of each.
     pub(super) async fn holders(&self, did: &Did) -> Result<Vec<(PeerId, Multiaddr)>, FollowError> {
         let mut holders: Vec<(PeerId, Multiaddr)> = Vec::new();

@@ -1,20 +1,24 @@
 //! A followed feed in memory, and what is known about reaching it.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tributary_protocol::ids::Did;
 
-use super::super::feed::Feed;
+use super::super::{feed::Feed, pull::SourceCounts};
 
 /// Bindings of a machine are asked for at most this often because of gossip.
 const BINDINGS_EVERY: Duration = Duration::from_secs(5);
 /// Peers remembered per feed beside the machine's own nodes.
 pub(super) const MAX_PEERS: usize = 16;
+/// Peers per feed of which it is known what they brought.
+const MAX_TOTALS: usize = 64;
 
 /// A followed feed and what is known about reaching it.
 pub(crate) struct Handle {
@@ -25,6 +29,18 @@ pub(crate) struct Handle {
     pub(super) turn: Semaphore,
     state: Mutex<Reach>,
     pub(super) flagged: AtomicU64,
+    brought: Mutex<BTreeMap<String, SourceTotal>>,
+}
+
+/// What one peer brought of a feed since the node started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceTotal {
+    /// Its peer id.
+    pub peer: String,
+    /// Chunks that were kept.
+    pub chunks: u64,
+    /// Their ciphertext, bytes.
+    pub bytes: u64,
 }
 
 /// Who may be asked.
@@ -57,6 +73,7 @@ impl Handle {
             turn: Semaphore::new(1),
             state: Mutex::new(state),
             flagged: AtomicU64::new(0),
+            brought: Mutex::default(),
         })
     }
 
@@ -74,6 +91,29 @@ impl Handle {
         reach.peers.retain(|known| *known != peer);
         reach.peers.insert(0, peer);
         reach.peers.truncate(MAX_PEERS);
+    }
+
+    /// Adds what a pull brought. When too many peers brought something, those that brought the least are forgotten.
+    pub(in crate::feeds) fn brought(&self, sources: &[SourceCounts]) {
+        let mut brought = self.brought.lock().unwrap_or_else(PoisonError::into_inner);
+        for source in sources.iter().filter(|source| source.chunks > 0) {
+            let fresh = || SourceTotal { peer: source.peer.clone(), ..SourceTotal::default() };
+            let total = brought.entry(source.peer.clone()).or_insert_with(fresh);
+            total.chunks += source.chunks;
+            total.bytes += source.bytes;
+        }
+        while brought.len() > MAX_TOTALS {
+            let least = brought.values().min_by_key(|total| total.bytes).map(|total| total.peer.clone());
+            least.map(|peer| brought.remove(&peer));
+        }
+    }
+
+    /// Who brought its chunks since the node started, the most first.
+    pub(super) fn totals(&self) -> Vec<SourceTotal> {
+        let brought = self.brought.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<SourceTotal> = brought.values().cloned().collect();
+        all.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.peer.cmp(&b.peer)));
+        all
     }
 
     /// Whether bindings may be asked for because of gossip.

@@ -10,10 +10,13 @@ use tributary_protocol::{
     ids::{Did, LogId, LogKey},
 };
 
-use super::super::{
-    Feeds, blocking,
-    error::FeedsError,
-    feed::{JoinPoint, Streams},
+use super::{
+    super::{
+        Feeds, blocking,
+        error::FeedsError,
+        feed::{JoinPoint, Streams},
+    },
+    handle::SourceTotal,
 };
 
 /// How a feed stands.
@@ -41,6 +44,8 @@ pub struct FeedStatus {
     pub flagged: u64,
     /// Its logs.
     pub logs: Vec<LogStatus>,
+    /// Who brought its chunks since the node started, the most first.
+    pub sources: Vec<SourceTotal>,
 }
 
 /// How a log of a feed stands.
@@ -126,6 +131,7 @@ impl Feeds {
                 noise: follower.noise(),
                 flagged: handle.flagged.load(Relaxed),
                 logs: follower.tips().map(log).collect(),
+                sources: handle.totals(),
             }
         })
         .await

@@ -15,7 +15,7 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// A chunk with the right bytes.
 pub(super) struct Arrived {
-    pub(super) record: ChunkRecord,
+    pub(super) record: Arc<ChunkRecord>,
     pub(super) body: Vec<u8>,
     pub(super) room: OwnedSemaphorePermit,
 }
@@ -75,7 +75,7 @@ impl Batch {
             return;
         }
         let (stop, counts, wrote_later) = (job.stop.clone(), Arc::clone(&job.counts), Arc::clone(wrote));
-        let submitted = job.feeds.inner.store.submit(batch, move |result| {
+        let submitted = job.feeds.store().submit(batch, move |result| {
             match result {
                 Ok(()) => counts.durable(rooms.len() as u64, bytes as u64),
                 Err(error) => {

@@ -1,16 +1,16 @@
-//! One job: workers that each take chunks from one provider, and their end.
+//! One job: keeps the schedule fed, finds sources, runs a worker for each, and says how it ended.
 
 use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use libp2p::PeerId;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Notify, Semaphore, mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tributary_protocol::{ids::Did, record::ChunkRecord};
 use tributary_store::StoreError;
@@ -18,207 +18,227 @@ use tributary_store::StoreError;
 use super::{
     super::{
         Feeds, blocking,
-        error::{FeedsError, FollowError, PullJobError, WrongBytes},
-        follow::backoff,
+        error::{Exhausted, FeedsError, FollowError, PullJobError, SourceError},
+        feed::PAGE,
+        follow::Handle,
     },
-    Intake, PullProgress,
-    disk::{Arrived, check_and_store},
-    plan::{Item, Plan},
+    Intake,
+    counts::Counts,
+    disk::{Arrived, BATCH_CHUNKS, check_and_store},
+    plan::Plan,
+    schedule::{LOOK_AHEAD, MAX_SOURCES, Schedule},
+    worker::work,
 };
-use crate::net::{MAX_PULL_HASHES, Offence, PullClient, PullError, PullOptions, RequestError, Wanted};
+use crate::net::Client;
 
 /// Bytes of chunks between the wire and the disk.
-pub(super) const WINDOW: usize = 10 << 20;
+const WINDOW: usize = 10 << 20;
 /// Unit of the window, bytes.
 pub(super) const UNIT: usize = 1 << 10;
-/// Chunks of one pull that were read and not taken yet.
-const ON_THE_WIRE: usize = 3;
 /// Threads that check chunks.
 const CHECKERS: usize = 2;
-/// How often a provider is tried again when it breaks off without having sent anything.
-const RETRIES: usize = 3;
-/// Longest wait for a busy provider.
-const MAX_WAIT: Duration = Duration::from_secs(15);
+/// How often sources are looked for that were learned of meanwhile.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A source that was given up, and was not at fault, is tried again after this time if the pull still runs.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// Peers that one pull asks, those that were given up included.
+const MAX_ASKED: usize = 256;
 
 /// What the parts of a job share.
 pub(super) struct Job {
     pub(super) feeds: Feeds,
+    pub(super) net: Client,
     pub(super) did: Did,
     pub(super) intake: Arc<dyn Intake>,
-    pub(super) plan: Mutex<Plan>,
-    pub(super) window: Arc<Semaphore>,
-    /// Taken away when the workers are done: the checking threads end then.
-    pub(super) arrived: Mutex<Option<mpsc::Sender<Arrived>>>,
-    pub(super) stop: CancellationToken,
-    pub(super) failed: Mutex<Option<PullJobError>>,
     pub(super) counts: Arc<Counts>,
-}
-
-/// Counters of what is durable, and where they are told.
-pub(super) struct Counts {
-    pub(super) chunks: AtomicU64,
-    pub(super) bytes: AtomicU64,
-    pub(super) total_chunks: u64,
-    pub(super) total_bytes: u64,
-    pub(super) progress: Option<mpsc::Sender<PullProgress>>,
-}
-
-impl Counts {
-    pub(super) fn durable(&self, chunks: u64, bytes: u64) {
-        let chunks = self.chunks.fetch_add(chunks, Relaxed) + chunks;
-        let bytes = self.bytes.fetch_add(bytes, Relaxed) + bytes;
-        if let Some(progress) = &self.progress {
-            let (total_chunks, total_bytes) = (self.total_chunks, self.total_bytes);
-            // A full channel has a newer state to come.
-            let _ = progress.try_send(PullProgress { chunks, bytes, total_chunks, total_bytes });
-        }
-    }
-}
-
-/// How a pull of one batch ended.
-struct BatchEnd {
-    /// Chunks that came.
-    came: u64,
-    /// Why it ended early.
-    error: Option<Failure>,
-}
-
-enum Failure {
-    /// An honest peer would never do this. Names the chunk that was due.
-    Offence(Box<ChunkRecord>, PullError),
-    Pull(PullError),
-    Request(RequestError),
-    /// The job is over.
-    Stopped,
+    pub(super) window: Arc<Semaphore>,
+    /// Changes when there may be something to do, or to let go, for a worker that waits.
+    pub(super) changed: watch::Sender<()>,
+    /// Told when there may be something to do for the job itself.
+    pub(super) moved: Notify,
+    /// Cancelled when no worker is needed any more.
+    pub(super) over: CancellationToken,
+    /// Cancelled when the job has failed: what arrives is dropped.
+    pub(super) stop: CancellationToken,
+    schedule: Mutex<Schedule<Arc<ChunkRecord>>>,
+    /// Taken away when the workers are done: the checking threads end then.
+    arrived: Mutex<Option<mpsc::Sender<Arrived>>>,
+    failed: Mutex<Option<PullJobError>>,
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What is known of a peer that was asked.
+#[derive(Default)]
+struct Asked {
+    /// When its worker ended.
+    ended: Option<Instant>,
+    /// Why it was given up.
+    said: Option<SourceError>,
+}
+
+impl Asked {
+    fn again(&self) -> bool {
+        let late = self.ended.is_some_and(|ended| ended.elapsed() >= AGAIN_AFTER);
+        late && self.said.as_ref().is_none_or(|said| !said.is_final())
+    }
+}
+
 impl Job {
+    pub(super) fn new(feeds: Feeds, net: Client, did: Did, intake: Arc<dyn Intake>, counts: Counts) -> Self {
+        Self {
+            feeds,
+            net,
+            did,
+            intake,
+            counts: Arc::new(counts),
+            window: Arc::new(Semaphore::new(WINDOW / UNIT)),
+            changed: watch::Sender::new(()),
+            moved: Notify::new(),
+            over: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            schedule: Mutex::new(Schedule::new(LOOK_AHEAD)),
+            arrived: Mutex::default(),
+            failed: Mutex::default(),
+        }
+    }
+
+    pub(super) fn schedule(&self) -> MutexGuard<'_, Schedule<Arc<ChunkRecord>>> {
+        locked(&self.schedule)
+    }
+
+    /// Where chunks go that arrived; `None` when nothing is taken any more.
+    pub(super) fn arrived(&self) -> Option<mpsc::Sender<Arrived>> {
+        locked(&self.arrived).clone()
+    }
+
+    /// Ends the job with its first error.
     pub(super) fn fail(&self, error: PullJobError) {
         locked(&self.failed).get_or_insert(error);
         self.stop.cancel();
     }
 
-    fn give_back(&self, items: impl IntoIterator<Item = Item>) {
-        locked(&self.plan).returned.extend(items);
+    /// Wakes whoever waits for a change.
+    pub(super) fn tell(&self) {
+        self.changed.send_replace(());
+        self.moved.notify_one();
     }
 
-    /// Takes chunks from one provider until there is nothing left for it, or it fails.
-    async fn work(self: &Arc<Self>, peer: PeerId, bit: u32) -> Result<(), PullJobError> {
-        let (mut waits, mut tries) = (backoff(), 0);
+    /// Keeps the schedule full.
+    async fn feed(self: &Arc<Self>, plan: &Arc<Mutex<Plan>>) -> Result<(), FeedsError> {
         loop {
-            let job = Arc::clone(self);
-            let items = blocking(move || locked(&job.plan).take(bit, MAX_PULL_HASHES)).await??;
-            if items.is_empty() || self.stop.is_cancelled() {
-                self.give_back(items);
+            let room = self.schedule().room();
+            if room < PAGE || locked(plan).is_over() {
                 return Ok(());
             }
-            let end = self.batch(peer, bit, items).await;
-            if end.came > 0 {
-                (waits, tries) = (backoff(), 0);
-            }
-            let net = self.feeds.net()?;
-            let (source, wait) = match end.error {
-                None => continue,
-                Some(Failure::Stopped) => return Ok(()),
-                Some(Failure::Offence(record, source)) => {
-                    net.penalize(peer, Offence::WrongBytes).await.map_err(FollowError::from)?;
-                    let ChunkRecord { dataset, index, hash, .. } = *record;
-                    tracing::warn!(%peer, %dataset, index, %source, "wrong bytes refused");
-                    return Err(Box::new(WrongBytes { peer, dataset, index, hash, source }).into());
-                }
-                Some(Failure::Pull(PullError::Busy { retry_after })) => {
-                    let source = PullError::Busy { retry_after };
-                    match waits.next() {
-                        Some(wait) => (source, wait.max(retry_after.min(MAX_WAIT))),
-                        None => return Err(PullJobError::Broken { peer, source: Box::new(source) }),
-                    }
-                }
-                Some(Failure::Pull(source)) => (source, Duration::from_millis(200)),
-                Some(Failure::Request(error)) => {
-                    if matches!(error, RequestError::Unsupported { .. } | RequestError::Closed(_)) {
-                        return Err(FollowError::Request { peer, source: Box::new(error) }.into());
-                    }
-                    (PullError::Closed, Duration::from_millis(200))
-                }
-            };
-            tries += usize::from(!matches!(source, PullError::Busy { .. }));
-            if tries > RETRIES {
-                return Err(PullJobError::Broken { peer, source: Box::new(source) });
-            }
-            tokio::select! {
-                () = self.stop.cancelled() => return Ok(()),
-                () = tokio::time::sleep(wait) => {}
-            }
-            let handle = self.feeds.handle(&self.did)?;
-            self.feeds.reach(&handle, peer).await?;
+            let taken = Arc::clone(plan);
+            let records = blocking(move || locked(&taken).take(room)).await??;
+            let last = locked(plan).is_over();
+            self.schedule().feed(records.into_iter().map(|record| (record.len, record)), last);
+            self.tell();
         }
-    }
-
-    /// One pull stream.
-    async fn batch(&self, peer: PeerId, bit: u32, items: Vec<Item>) -> BatchEnd {
-        let mut due = VecDeque::from(items);
-        let mut absent = Vec::new();
-        let mut came = 0;
-        let error = self.stream(peer, &mut due, &mut absent, &mut came).await.err();
-        if let (Some(Failure::Offence(..)), Some(first)) = (&error, due.front_mut()) {
-            first.tried |= bit;
-        }
-        for item in &mut absent {
-            item.tried |= bit;
-        }
-        self.give_back(due.into_iter().chain(absent));
-        BatchEnd { came, error }
-    }
-
-    async fn stream(
-        &self,
-        peer: PeerId,
-        due: &mut VecDeque<Item>,
-        absent: &mut Vec<Item>,
-        came: &mut u64,
-    ) -> Result<(), Failure> {
-        let net = self.feeds.net().map_err(|_| Failure::Stopped)?;
-        let arrived = locked(&self.arrived).clone().ok_or(Failure::Stopped)?;
-        let stream = net.open_pull(peer).await.map_err(Failure::Request)?;
-        let wanted = due.iter().map(|item| Wanted { hash: item.record.hash, len: Some(item.record.len) }).collect();
-        let options = PullOptions { window: ON_THE_WIRE, ..PullOptions::default() };
-        let mut client = PullClient::start(stream, wanted, options).map_err(Failure::Pull)?.counted(net);
-        while let Some(first) = due.front() {
-            let item = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Err(Failure::Stopped),
-                item = client.next() => item.ok_or(Failure::Pull(PullError::Closed))?,
-            };
-            match item.result {
-                Ok(body) => {
-                    let units = u32::try_from(body.len().div_ceil(UNIT)).unwrap_or(u32::MAX);
-                    let room = Arc::clone(&self.window).acquire_many_owned(units).await;
-                    let Ok(room) = room else { return Err(Failure::Stopped) };
-                    let Some(Item { record, .. }) = due.pop_front() else { return Ok(()) };
-                    arrived.send(Arrived { record, body, room }).await.map_err(|_| Failure::Stopped)?;
-                    *came += 1;
-                }
-                Err(error) if error.is_offence() => {
-                    return Err(Failure::Offence(Box::new(first.record.clone()), error));
-                }
-                Err(error) if error.is_fatal() => return Err(Failure::Pull(error)),
-                Err(_) => absent.extend(due.pop_front()),
-            }
-        }
-        Ok(())
     }
 }
 
-/// Runs the workers, round after round while chunks came back and somebody is left to ask, then waits for the disk.
-pub(super) async fn run(
-    job: &Arc<Job>,
-    providers: Vec<PeerId>,
-    queue: mpsc::Receiver<Arrived>,
-) -> Result<(), PullJobError> {
+/// The workers of a job, and what is known of the peers.
+struct Sources<'a> {
+    job: &'a Arc<Job>,
+    handle: &'a Arc<Handle>,
+    workers: JoinSet<(PeerId, Result<(), SourceError>)>,
+    asked: BTreeMap<PeerId, Asked>,
+}
+
+impl Sources<'_> {
+    /// Starts a worker for every source that was not asked yet, and for those worth another try. Says whether there was one of
+    /// the former.
+    async fn look(&mut self) -> Result<bool, FollowError> {
+        let mut found = false;
+        for peer in self.job.feeds.sources(self.handle).await? {
+            if self.workers.len() >= MAX_SOURCES {
+                break;
+            }
+            let new = match self.asked.get(&peer) {
+                None if self.asked.len() < MAX_ASKED => true,
+                Some(asked) if asked.again() => false,
+                _ => continue,
+            };
+            found |= new;
+            self.asked.insert(peer, Asked::default());
+            let (job, handle) = (Arc::clone(self.job), Arc::clone(self.handle));
+            self.workers.spawn(async move { (peer, work(&job, &handle, peer).await) });
+        }
+        Ok(found)
+    }
+
+    fn ended(&mut self, peer: PeerId, result: Result<(), SourceError>) {
+        let asked = self.asked.entry(peer).or_default();
+        asked.ended = Some(Instant::now());
+        if let Err(said) = result {
+            // Most followers of a feed are like that: nothing to tell.
+            if !matches!(said, SourceError::ServesNone) {
+                self.job.counts.of(peer, |source| source.said = Some(said.whole()));
+            }
+            asked.said = Some(said);
+        }
+    }
+
+    /// Runs until every chunk has arrived, nobody is left who could send one, or the job has failed.
+    async fn run(&mut self, plan: &Arc<Mutex<Plan>>) -> Result<(), PullJobError> {
+        self.look().await?;
+        if self.asked.is_empty() {
+            return Err(FollowError::NoAddress(self.job.did).into());
+        }
+        let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_EVERY, LOOK_EVERY);
+        loop {
+            self.job.feed(plan).await?;
+            let (over, stuck) = {
+                let schedule = self.job.schedule();
+                (schedule.is_over(), schedule.is_stuck())
+            };
+            if over {
+                return Ok(());
+            }
+            // Those that are not in the schedule are being reached, or about to be noticed as ended.
+            if stuck && self.workers.len() == self.job.schedule().sources() && !self.look().await? {
+                if self.workers.is_empty() || locked(plan).is_over() {
+                    return Err(self.exhausted());
+                }
+                self.job.schedule().give_up();
+                continue;
+            }
+            tokio::select! {
+                () = self.job.stop.cancelled() => return Ok(()),
+                Some(ended) = self.workers.join_next() => {
+                    let (peer, result) = ended.map_err(|_| FeedsError::Stopped)?;
+                    self.ended(peer, result);
+                }
+                () = self.job.moved.notified() => {}
+                _ = look.tick() => drop(self.look().await?),
+            }
+        }
+    }
+
+    fn exhausted(&mut self) -> PullJobError {
+        let (missing, first) = self.job.schedule().missing();
+        let said = |asked: Asked| asked.said.unwrap_or(SourceError::Lacks);
+        let said = std::mem::take(&mut self.asked).into_iter().map(|(peer, asked)| (peer, said(asked))).collect();
+        match first {
+            Some(first) => {
+                let (dataset, index) = (first.dataset, first.index);
+                Box::new(Exhausted { missing, dataset, index, said }).into()
+            }
+            // Only when the plan was read and nothing was wanted: then it is over.
+            None => FeedsError::Stopped.into(),
+        }
+    }
+}
+
+/// Runs the workers, then waits for the disk.
+pub(super) async fn run(job: &Arc<Job>, handle: &Arc<Handle>, plan: Plan) -> Result<(), PullJobError> {
+    let (arrived, queue) = mpsc::channel(BATCH_CHUNKS);
+    *locked(&job.arrived) = Some(arrived);
     let queue = Arc::new(Mutex::new(queue));
     let wrote: Arc<Mutex<Option<StoreError>>> = Arc::default();
     let (done, mut checkers) = mpsc::channel::<()>(1);
@@ -231,28 +251,11 @@ pub(super) async fn run(
     }
     drop(done);
 
-    let mut alive: Vec<(PeerId, u32)> = providers.into_iter().zip((0..32).map(|shift| 1 << shift)).collect();
-    let mut worst: Option<PullJobError> = None;
-    loop {
-        let mut round = tokio::task::JoinSet::new();
-        for (peer, bit) in alive.iter().copied() {
-            let job = Arc::clone(job);
-            round.spawn(async move { (peer, job.work(peer, bit).await) });
-        }
-        while let Some(ended) = round.join_next().await {
-            let (peer, result) = ended.map_err(|_| FeedsError::Stopped)?;
-            if let Err(error) = result {
-                alive.retain(|(other, _)| *other != peer);
-                let named = matches!(worst, Some(PullJobError::WrongBytes(_)));
-                if !named {
-                    worst = Some(error);
-                }
-            }
-        }
-        if job.stop.is_cancelled() || !locked(&job.plan).has_work(&alive) {
-            break;
-        }
-    }
+    let mut sources = Sources { job, handle, workers: JoinSet::new(), asked: BTreeMap::new() };
+    let outcome = sources.run(&Arc::new(Mutex::new(plan))).await;
+    job.over.cancel();
+    // They hand on what they have in hand.
+    while sources.workers.join_next().await.is_some() {}
 
     // Everything that arrived goes through the checks and to the disk, also when the job failed: room in the window comes back
     // only then.
@@ -266,13 +269,5 @@ pub(super) async fn run(
     if let Some(error) = locked(&job.failed).take() {
         return Err(error);
     }
-    let plan = locked(&job.plan);
-    match plan.returned.front() {
-        None => Ok(()),
-        Some(item) => Err(worst.unwrap_or(PullJobError::Missing {
-            missing: plan.returned.len() as u64,
-            dataset: item.record.dataset,
-            index: item.record.index,
-        })),
-    }
+    outcome
 }

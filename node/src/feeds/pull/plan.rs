@@ -1,8 +1,7 @@
-//! What is left of a job to pull, and who was asked for it in vain.
+//! What a job is to pull: read from the logs as the schedule has room, so that a job of any size fits.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use libp2p::PeerId;
 use tributary_protocol::{
     entry::EntryBody,
     ids::{DatasetId, Did, LogKey},
@@ -18,43 +17,26 @@ use super::{
     Intake,
 };
 
-/// A chunk that is wanted, and which providers were asked for it in vain (one bit each).
-pub(super) struct Item {
-    pub(super) record: ChunkRecord,
-    pub(super) tried: u32,
-}
-
-/// What is left to do.
+/// What was not looked at yet.
 pub(super) struct Plan {
     pub(super) feeds: Feeds,
     pub(super) did: Did,
     pub(super) dataset: Option<DatasetId>,
     pub(super) intake: Arc<dyn Intake>,
-    /// Stretches of logs that were not looked at yet.
+    /// Stretches of logs: from a position to another one, included.
     pub(super) places: VecDeque<(LogKey, u64, u64)>,
-    /// Chunks that came back.
-    pub(super) returned: VecDeque<Item>,
 }
 
 impl Plan {
-    /// Whether one of these providers has something to do.
-    pub(super) fn has_work(&self, providers: &[(PeerId, u32)]) -> bool {
-        let untried = |bit: u32| self.returned.iter().any(|item| item.tried & bit == 0);
-        providers.iter().any(|(_, bit)| !self.places.is_empty() || untried(*bit))
+    /// Whether there is nothing left to look at.
+    pub(super) fn is_over(&self) -> bool {
+        self.places.is_empty()
     }
 
-    /// At most `max` chunks that the provider with this bit was not asked for. Blocks.
-    pub(super) fn take(&mut self, bit: u32, max: usize) -> Result<Vec<Item>, FeedsError> {
+    /// The next chunks that are wanted and not here, at least `most` less a page of entries unless there are no more. Blocks.
+    pub(super) fn take(&mut self, most: usize) -> Result<Vec<Arc<ChunkRecord>>, FeedsError> {
         let mut out = Vec::new();
-        for _ in 0..self.returned.len() {
-            let Some(item) = self.returned.pop_front() else { break };
-            if item.tried & bit == 0 && out.len() < max {
-                out.push(item);
-            } else {
-                self.returned.push_back(item);
-            }
-        }
-        while out.len() < max
+        while out.len() + PAGE <= most.max(PAGE)
             && let Some((log, from, last)) = self.places.front().copied()
         {
             let page = self.feeds.inner.store.entries(&log, from, PAGE, PAGE_BYTES)?;
@@ -64,17 +46,13 @@ impl Plan {
                 let EntryBody::Chunk(record) = &decoded.entry().body else { continue };
                 let meant = entry.seq <= last && self.dataset.is_none_or(|dataset| dataset == record.dataset);
                 if meant && self.intake.wants(&self.did, record) && !self.feeds.inner.store.has_chunk(&record.hash)? {
-                    out.push(Item { record: record.clone(), tried: 0 });
+                    out.push(Arc::new(record.clone()));
                 }
             }
             match end.and_then(|end| end.checked_add(1)).filter(|next| *next <= last) {
                 Some(next) => self.places[0].1 = next,
                 None => drop(self.places.pop_front()),
             }
-        }
-        // A page may bring a few more than one request can name.
-        for item in out.drain(max.min(out.len())..).rev() {
-            self.returned.push_front(item);
         }
         Ok(out)
     }

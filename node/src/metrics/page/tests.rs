@@ -30,6 +30,7 @@ fn followed(n: u8, entries: u64) -> FollowedStatus {
         head_age_s,
     };
     FollowedStatus {
+        sources: Vec::new(),
         did: Did::from_bytes([n; 20]),
         from: "start".to_owned(),
         binding_serial: Some(0),

@@ -18,6 +18,8 @@ use crate::net::{
 
 /// Messages that met only full queues and are remembered, so that a retry is not taken for a duplicate.
 const MAX_UNSENT: usize = 1024;
+/// Subscribers of a topic that are told at a time.
+const MAX_LISTENERS: usize = 64;
 
 impl Task {
     pub(super) fn subscribe(&mut self, topic: &str) -> Result<bool, SubscribeError> {
@@ -61,6 +63,12 @@ impl Task {
             }
             Err(error) => Err(PublishError::Refused(error.to_string())),
         }
+    }
+
+    pub(super) fn listeners(&self, topic: String) -> Vec<PeerId> {
+        let topic = TopicHash::from_raw(topic);
+        let all = self.swarm.behaviour().gossip.all_peers();
+        all.filter(|(_, topics)| topics.contains(&&topic)).map(|(peer, _)| *peer).take(MAX_LISTENERS).collect()
     }
 
     pub(super) fn report(&mut self, id: &MessageId, source: PeerId, acceptance: Acceptance) {

@@ -86,6 +86,7 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
             malformed: stats.malformed,
             chunks: stats.chunks,
             bytes: stats.bytes,
+            followed: inner.config.serves_followed(),
         }),
         warnings: Vec::new(),
     };
@@ -336,6 +337,7 @@ fn followed_status(feed: FeedStatus, now_ms: u64) -> FollowedStatus {
         noise: feed.noise,
         flagged: feed.flagged,
         logs: feed.logs.into_iter().map(log).collect(),
+        sources: feed.sources,
     }
 }
 
