@@ -10,5 +10,6 @@ mod net_suite {
     mod pull;
     mod relay;
     mod requests;
+    mod soak;
     mod support;
 }

@@ -18,6 +18,7 @@ use tributary_protocol::{
 
 use super::{
     ACCESS_PROTOCOL, MAX_ACCESS_MESSAGE, MAX_GOSSIP_MESSAGE, MAX_SYNC_REQUEST, PULL_PROTOCOL, SYNC_PROTOCOL,
+    book::Remembered,
     error::{DialFailure, NetError, ProvidersError, PublishError, RequestError, SubscribeError},
     event::{Acceptance, Counters, NetStats, PeerEvent, PeerInfo, Provider, PublishOutcome, ReachReport, Which},
     frame::FrameError,
@@ -45,6 +46,7 @@ pub(super) enum Command {
     Providers(Hash, oneshot::Sender<Result<Vec<Provider>, ProvidersError>>),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
     Reach(oneshot::Sender<ReachReport>),
+    Remembered(oneshot::Sender<Remembered>),
     Ban(PeerId),
     Unban(PeerId),
     Penalize(PeerId, Offence),
@@ -237,6 +239,11 @@ impl Client {
     #[must_use]
     pub fn watch_peers(&self) -> broadcast::Receiver<PeerEvent> {
         self.peer_events.subscribe()
+    }
+
+    /// What should outlive the process: bans, and where peers were met. See [`super::NetConfig::remembered`].
+    pub async fn remembered(&self) -> Result<Remembered, NetError> {
+        self.ask(Command::Remembered).await
     }
 
     /// Closes all connections to a peer and refuses new ones until [`Client::unban`] or the end of the process.
