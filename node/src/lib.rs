@@ -17,6 +17,7 @@ mod http;
 pub mod ingest;
 pub mod machine;
 pub mod metrics;
+pub mod mirror;
 pub mod net;
 pub mod owner;
 pub mod peaq;

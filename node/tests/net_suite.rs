@@ -6,6 +6,7 @@
 mod net_suite {
     mod addresses;
     mod gossip;
+    mod providers;
     mod pull;
     mod rates;
     mod relay;

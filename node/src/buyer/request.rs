@@ -13,7 +13,9 @@ use libp2p::PeerId;
 use rand::{Rng, rngs::ThreadRng};
 use serde::Serialize;
 use tributary_protocol::{
-    access::{AccessRequest, Grant, GrantError, Payment, Selection, SignedQuote, SignedRequest},
+    access::{
+        AccessRequest, DepositState, Grant, GrantError, Payment, Selection, SignedDeposit, SignedQuote, SignedRequest,
+    },
     ids::{Did, Hash},
     wire::{AccessMessage, AccessReply, DenyCode},
 };
@@ -31,6 +33,8 @@ const REQUEST_LIFE_MS: u64 = 24 * 60 * 60 * 1000;
 const POLL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// Requests that wait for their grants, per machine, listed at a time.
 const MAX_OPEN: usize = 256;
+/// Mirrors that are asked for the grants of a request.
+const MAX_MIRRORS: usize = 8;
 const VERSION: u8 = 1;
 
 /// What became of a request.
@@ -309,7 +313,17 @@ impl Buyer {
         let (mut sent, mut message) = if send { (true, ask()) } else { (false, fetch(0)) };
         let mut collected: Vec<Grant> = Vec::new();
         loop {
-            let peer = self.machine_node(&did).await?;
+            let peer = match (self.machine_node(&did).await, &message) {
+                (Ok(peer), _) => peer,
+                // What a request came to may have been left with others; a request itself goes to the machine alone.
+                (Err(error @ AccessError::Unreachable { .. }), AccessMessage::Fetch { .. }) => {
+                    return match self.fetch_from_mirrors(quote, request).await? {
+                        Some(grants) => Ok(AccessOutcome::Granted { request_id, grants }),
+                        None => Err(error),
+                    };
+                }
+                (Err(error), _) => return Err(error),
+            };
             match self.say(peer, &message).await? {
                 AccessReply::Granted { grants, from, total } => {
                     if usize::from(from) != collected.len() {
@@ -342,6 +356,66 @@ impl Buyer {
                 }
                 AccessReply::Denied { code, reason } => return Err(AccessError::Denied { did, code, reason }),
                 _ => return Err(FollowError::Answer { peer, what: "it was asked for access" }.into()),
+            }
+        }
+    }
+
+    /// Fetches what the machine left with its mirrors about a request; `None` when nobody who can be reached has anything.
+    async fn fetch_from_mirrors(
+        &self,
+        quote: &SignedQuote,
+        request: &SignedRequest,
+    ) -> Result<Option<Vec<GrantInfo>>, AccessError> {
+        let (did, request_id) = (request.request().machine, request.id());
+        let handle = self.feeds().handle(&did)?;
+        for peer in self.feeds().others(&handle).await?.into_iter().take(MAX_MIRRORS) {
+            if self.feeds().reach(&handle, peer).await.is_err() {
+                continue;
+            }
+            match self.collect(peer, &did, request_id).await {
+                Ok(grants) if grants.is_empty() => {}
+                Ok(grants) => match self.keep_grants(did, peer, grants, request_id, quote.terms_hash()).await {
+                    Ok(kept) => return Ok(Some(kept)),
+                    Err(error) => tracing::debug!(%did, %peer, %error, "what a mirror has is of no use"),
+                },
+                Err(error @ AccessError::Denied { .. }) => return Err(error),
+                Err(error) => tracing::debug!(%did, %peer, %error, "a mirror has nothing to give"),
+            }
+        }
+        Ok(None)
+    }
+
+    /// All grants that a mirror has for a request. [`AccessError::Denied`] is the machine's own word, signed by it.
+    async fn collect(&self, peer: PeerId, did: &Did, request_id: Hash) -> Result<Vec<Grant>, AccessError> {
+        let mut collected: Vec<Grant> = Vec::new();
+        loop {
+            let from = u16::try_from(collected.len()).unwrap_or(u16::MAX);
+            match self.say(peer, &AccessMessage::Fetch { request_id, from }).await? {
+                AccessReply::Granted { grants, from: first, total } if first == from => {
+                    for bytes in &grants {
+                        let bad = |source| AccessError::Grant { did: *did, source };
+                        collected.push(Grant::decode(bytes).map_err(bad)?);
+                    }
+                    if collected.len() >= usize::from(total) {
+                        return Ok(collected);
+                    }
+                }
+                AccessReply::Statement(bytes) => {
+                    let (handle, now) = (self.feeds().handle(did)?, self.feeds().now());
+                    let said = blocking(move || {
+                        let signed = SignedDeposit::decode(&bytes).ok()?;
+                        let feed = handle.feed();
+                        let chain = feed.follower().chain()?;
+                        signed.verify(chain.current(), now).ok()?;
+                        (signed.deposit().request_id == request_id).then(|| signed.deposit().state.clone())
+                    });
+                    if let Some(DepositState::Denied { code, reason }) = said.await? {
+                        return Err(AccessError::Denied { did: *did, code, reason });
+                    }
+                    return Err(FollowError::Answer { peer, what: "a statement that is not the machine's" }.into());
+                }
+                // A mirror's own no says nothing about the machine's answer.
+                _ => return Ok(Vec::new()),
             }
         }
     }

@@ -179,6 +179,47 @@ pub(super) fn status(context: &Context) -> Result<(), CliError> {
                 writeln!(out, "\nThese feeds are served to others, too.")?;
             }
         }
+        if let Some(mirror) = &status.mirror {
+            writeln!(out, "\nKeeping:")?;
+            let mut table = Table::new();
+            table.row([
+                "MACHINE", "ENTRIES", "BEHIND", "CHUNKS", "OF", "BYTES", "MISSING", "DROPPED", "DEPOSITS", "HEAD",
+            ]);
+            for feed in &mirror.feeds {
+                let head = feed.head_age_s.map(|age| format!("{} ago", show::age(age.saturating_mul(1000))));
+                table.row([
+                    feed.did.to_string(),
+                    show::count(feed.entries),
+                    show::count(feed.behind),
+                    show::count(feed.chunks),
+                    show::count(feed.chunks_known),
+                    show::bytes(feed.bytes),
+                    show::count(feed.missing),
+                    show::count(feed.dropped),
+                    show::count(feed.deposits),
+                    head.unwrap_or_else(|| "none yet".to_owned()),
+                ]);
+            }
+            table.write(out)?;
+            for (did, trouble) in mirror.feeds.iter().filter_map(|feed| Some((feed.did, feed.trouble.as_ref()?))) {
+                writeln!(out, "{did}: {trouble}")?;
+            }
+        }
+        if !status.leaving.is_empty() {
+            writeln!(out, "\nGrants are left with:")?;
+            let mut table = Table::new();
+            table.row(["MIRROR", "LEFT", "WAITING", "REFUSED", "LAST ERROR"]);
+            for mirror in &status.leaving {
+                table.row([
+                    mirror.mirror.clone(),
+                    show::count(mirror.left),
+                    show::count(mirror.waiting),
+                    show::count(mirror.refused),
+                    mirror.error.clone().unwrap_or_else(|| "-".to_owned()),
+                ]);
+            }
+            table.write(out)?;
+        }
         if !status.subscriptions.is_empty() {
             writeln!(out, "\nSubscriptions:")?;
             let mut table = Table::new();

@@ -161,7 +161,7 @@ fn addresses(field: &Field<'_>) -> Result<Vec<Multiaddr>, ConfigError> {
     field.list(MAX_ADDRESSES, "a list of multiaddrs", |f| f.parse::<Multiaddr>(ADDRESS))
 }
 
-fn peers(field: &Field<'_>) -> Result<Vec<Multiaddr>, ConfigError> {
+pub(super) fn peers(field: &Field<'_>) -> Result<Vec<Multiaddr>, ConfigError> {
     field.list(MAX_ADDRESSES, "a list of multiaddrs with peer ids", |f| {
         let address = f.parse::<Multiaddr>(PEER)?;
         let named = matches!(address.iter().last(), Some(Protocol::P2p(_)));

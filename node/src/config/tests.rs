@@ -9,6 +9,7 @@ use crate::feeds::JoinPoint;
 
 const EXAMPLE: &str = include_str!("../../../examples/tributary.yaml");
 const BUYER: &str = include_str!("../../../examples/buyer.yaml");
+const MIRROR: &str = include_str!("../../../examples/mirror.yaml");
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, "test.yaml", Path::new("/base"), &Overrides::none())
@@ -73,6 +74,45 @@ fn the_defaults_in_the_example_are_the_defaults() {
     assert_eq!(parse(&text(section)).expect("valid"), parse(&text("")).expect("valid"));
     let listen = parse(EXAMPLE).expect("valid").network.listen;
     assert_eq!(listen, parse("roles: [buyer]").expect("valid").network.listen);
+}
+
+#[test]
+fn the_mirrors_example_is_valid_and_what_cannot_be_kept_is_said() {
+    let config = parse(MIRROR).expect("valid");
+    assert_eq!(config.roles, [Role::Mirror]);
+    assert_eq!(config.mirror.feeds[0].link.addrs.len(), 1);
+    assert_eq!(config.mirror.feeds[0].retention, Retention { age: None, bytes: Some(100 << 30) });
+    assert!(config.mirror.deposits && config.mirror.space.is_none());
+    let example = parse(EXAMPLE).expect("valid");
+    let feed = &example.mirror.feeds[0];
+    assert_eq!((feed.retention.age, feed.retention.bytes), (None, Some(20 << 30)), "in place of the one for all");
+    assert_eq!((example.mirror.space, example.mirrors.len()), (Some(200 << 30), 1));
+
+    let did = "did:peaq:0x52908400098527886e0f7030069857d2e4169ee7";
+    let mirror = |more: &str| format!("roles: [mirror]\nmirror:\n  feeds:\n    - machine: {did}\n{more}");
+    assert!(parse(&mirror("")).is_ok());
+    for (text, expected) in [
+        ("roles: [mirror]".to_owned(), "no `mirror.feeds` says whose feeds it keeps"),
+        ("roles: [mirror]\nmirror: {feeds: []}".to_owned(), "names no feed"),
+        (mirror(&format!("    - machine: tributary://{did}\n")), "is kept twice"),
+        (mirror("  space: 1KiB\n"), "`mirror.space`"),
+        (mirror("  retention: {bytes: 1B}\n"), "`mirror.retention.bytes`"),
+        (mirror("").replace("roles: [mirror]", "roles: [buyer]"), "needs the role `mirror`"),
+        (
+            format!("{}follow:\n  - machine: {did}\n", mirror("").replace("[mirror]", "[mirror, buyer]")),
+            "is also in `follow`",
+        ),
+        ("roles: [mirror]\nmirror: {feeds: [{machine: robot}]}".to_owned(), "or a link tributary://"),
+        (
+            "roles: [buyer]\nmirrors: [/ip4/192.0.2.8/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5]"
+                .to_owned(),
+            "needs the role `machine`",
+        ),
+        ("roles: [machine]\nmirrors: [/ip4/192.0.2.8/tcp/1]".to_owned(), "`mirrors[0]`"),
+    ] {
+        let message = error(&text);
+        assert!(message.contains(expected), "{text}\n{message}");
+    }
 }
 
 #[test]
@@ -216,8 +256,8 @@ fn an_unknown_key_names_its_place_and_the_key_that_was_meant() {
 #[test]
 fn a_wrong_value_names_file_line_key_and_what_was_expected() {
     for (text, expected) in [
-        ("roles: [robot]", "test.yaml:1:9: `roles[0]` is \"robot\"; expected one of machine, buyer, relay"),
-        ("roles: []", "test.yaml:1:8: `roles` is a list of 0; expected at least one of machine, buyer, relay"),
+        ("roles: [robot]", "test.yaml:1:9: `roles[0]` is \"robot\"; expected one of machine, buyer, mirror, relay"),
+        ("roles: []", "test.yaml:1:8: `roles` is a list of 0; expected at least one of machine, buyer, mirror, relay"),
         ("roles: machine", "test.yaml:1:8: `roles` is \"machine\"; expected a list of roles"),
         (
             "roles: [buyer]\nstore: {quota: 10}",

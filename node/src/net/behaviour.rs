@@ -153,7 +153,7 @@ impl Behaviour {
             dial_request: streams.dial_request,
             dial_back: streams.dial_back,
             autonat_server: config.autonat_server.then(|| autonat_server(floor)).into(),
-            kad: config.kademlia.then(|| kademlia(me, config.relay.is_some(), floor)).into(),
+            kad: config.kademlia.then(|| kademlia(me, config, floor)).into(),
             mdns: if config.mdns { local_peers(me, floor) } else { None }.into(),
             upnp: config.upnp.then(upnp::tokio::Behaviour::default).into(),
         })
@@ -175,7 +175,7 @@ fn autonat_server(floor: Scope) -> Guarded<autonat::v2::server::Behaviour> {
     Guarded::new(autonat::v2::server::Behaviour::default(), terms)
 }
 
-fn kademlia(me: PeerId, server: bool, floor: Scope) -> Guarded<Kad> {
+fn kademlia(me: PeerId, config: &NetConfig, floor: Scope) -> Guarded<Kad> {
     // A lookup asks some tens of peers.
     let terms = Terms {
         floor,
@@ -183,7 +183,7 @@ fn kademlia(me: PeerId, server: bool, floor: Scope) -> Guarded<Kad> {
         per_peer: (4, Duration::from_secs(15)),
         total: (256, Duration::from_millis(100)),
     };
-    Guarded::new(kad(me, server), terms)
+    Guarded::new(kad(me, config.relay.is_some(), config.providers.clone()), terms)
 }
 
 /// Looks for peers on the local network, where it can.

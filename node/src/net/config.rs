@@ -5,7 +5,7 @@ use std::time::Duration;
 use libp2p::{Multiaddr, PeerId};
 use tributary_protocol::wire::{AccessReply, SyncResponse};
 
-use super::{book::Remembered, shaping::RateCaps};
+use super::{book::Remembered, providers::ProviderCaps, shaping::RateCaps};
 
 /// When a peer that was told "busy" may ask again, ms.
 const RETRY_MS: u32 = 1000;
@@ -66,6 +66,8 @@ pub struct NetConfig {
     pub hole_punching: bool,
     /// Whether peers are found by their id through other peers (Kademlia).
     pub kademlia: bool,
+    /// What is kept of peers that say which feeds they serve.
+    pub providers: ProviderCaps,
     /// Whether peers on the local network are looked for, and connected to (mDNS).
     pub mdns: bool,
     /// Whether the router is asked to forward our ports (UPnP).
@@ -101,6 +103,7 @@ impl Default for NetConfig {
             autonat_server: true,
             hole_punching: true,
             kademlia: true,
+            providers: ProviderCaps::default(),
             mdns: false,
             upnp: false,
         }

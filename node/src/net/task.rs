@@ -7,6 +7,7 @@ mod dialling;
 mod gossip;
 mod nat;
 mod peers;
+mod providing;
 mod requests;
 
 use std::{
@@ -38,6 +39,7 @@ use self::{
     dialling::{Dial, Lookup},
     nat::{RelayBooks, Tested},
     peers::Peer,
+    providing::ProviderBooks,
 };
 use super::{
     PEAQ_PROTOCOL, PULL_PROTOCOL,
@@ -119,6 +121,7 @@ async fn prepare(key: Keypair, config: NetConfig) -> Result<(Task, Client, NetEv
     // Ends with the swarm, which holds the other end.
     tokio::spawn(autonat::take_dial_backs(dial_backs, nonces.clone()));
     let (tested_tx, tested) = mpsc::channel(TESTED_QUEUE);
+    let provider_expiry = config.providers.expiry;
     let mut task = Task {
         reservations: Reservations::new(client.peer_id, &config.relays, Instant::now()),
         reachability: Reachability::new(&config.external, Scope::floor(&config.listen)),
@@ -140,6 +143,7 @@ async fn prepare(key: Keypair, config: NetConfig) -> Result<(Task, Client, NetEv
         dials: HashMap::new(),
         lookups: HashMap::new(),
         wanted: Wanted::default(),
+        providers: ProviderBooks::new(provider_expiry),
         asked: HashMap::new(),
         answering: HashMap::new(),
         peers: HashMap::new(),
@@ -184,6 +188,7 @@ struct Task {
     /// Peers that other peers are asked about; bounded.
     lookups: HashMap<QueryId, Lookup>,
     wanted: Wanted,
+    providers: ProviderBooks,
     /// Our requests without an answer; bounded by `queues.outbound_requests`.
     asked: HashMap<(Which, OutboundRequestId), Answered>,
     /// Requests of peers that were handed on; bounded per peer by `requests_per_peer`.
@@ -303,6 +308,9 @@ impl Task {
                 self.reputation.forgive(&peer);
                 self.swarm.behaviour_mut().blocked.unblock_peer(peer);
             }
+            Command::Provide(feed, back) => answer(back, self.provide(feed)),
+            Command::Withdraw(feed, back) => answer(back, self.withdraw(&feed)),
+            Command::Providers(feed, back) => self.find_providers(feed, back),
             Command::Keep(peer) => self.swarm.behaviour_mut().room.keep(peer),
             Command::Penalize(peer, offence) => self.penalize(peer, offence),
         }

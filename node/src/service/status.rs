@@ -11,18 +11,20 @@ use tributary_protocol::ids::{Did, LogId, StreamId};
 pub use self::{
     process::ProcessStatus,
     reach::{
-        AddressState, AddressStatus, PathStatus, PeerStatus, Reach, ReachStatus, RelayStatus, Relaying,
-        ReservationState, Translation, UpgradeStatus, Upnp,
+        AddressState, AddressStatus, PathStatus, PeerStatus, ProvidingReport, Reach, ReachStatus, RelayStatus,
+        Relaying, ReservationState, Translation, UpgradeStatus, Upnp,
     },
     traffic::{GossipStatus, TrafficStatus},
 };
 pub use super::{
     access::{AccessStatus, HookStatus},
+    depositor::LeavingStatus,
     sync_server::SyncStatus,
 };
 pub use crate::buyer::{SubscriptionState, SubscriptionStatus};
 pub use crate::feeds::SourceTotal;
 use crate::machine::LaneReport;
+pub use crate::mirror::{DepositCounts, MirrorStatus, MirroredStatus};
 pub use crate::net::{RateReport, RatesReport, WayReport};
 pub use crate::{
     machine::{FaultyPublisher, SourceReport, SourceState},
@@ -80,6 +82,12 @@ pub struct NodeStatus {
     pub hooks: HookStatus,
     /// Feeds that are followed.
     pub followed: Vec<FollowedStatus>,
+    /// The feeds that it keeps for others; `None` without the role mirror.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorStatus>,
+    /// What became of what it leaves with its mirrors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<LeavingStatus>,
     /// Live subscriptions.
     pub subscriptions: Vec<SubscriptionStatus>,
     /// The store.

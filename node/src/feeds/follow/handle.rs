@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tributary_protocol::ids::Did;
@@ -60,11 +60,23 @@ pub(super) struct Reach {
 
 impl Handle {
     pub(in crate::feeds) fn new(feed: Feed) -> Arc<Self> {
+        // Who had the feed before a restart.
+        let known = feed.row.addrs.iter().filter_map(|addr| match addr.parse::<Multiaddr>().ok()?.iter().last()? {
+            Protocol::P2p(peer) => Some(peer),
+            _ => None,
+        });
+        let mut peers: Vec<PeerId> = Vec::new();
+        for peer in known.take(MAX_PEERS) {
+            if !peers.contains(&peer) {
+                peers.push(peer);
+            }
+        }
+        let state = Reach { providers: peers.clone(), peers, bindings_asked: None };
         Arc::new(Self {
             did: feed.did,
             feed: Mutex::new(feed),
             turn: Semaphore::new(1),
-            state: Mutex::default(),
+            state: Mutex::new(state),
             flagged: AtomicU64::new(0),
             brought: Mutex::default(),
             clock_offset_ms: AtomicI64::new(i64::MIN),

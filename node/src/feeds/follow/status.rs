@@ -72,6 +72,16 @@ pub struct LogStatus {
 }
 
 impl Feeds {
+    /// Makes the newest heads of a followed feed durable, where entries have come since.
+    ///
+    /// # Errors
+    ///
+    /// [`FeedsError::NotFollowed`], or the store.
+    pub async fn keep_heads(&self, did: &Did) -> Result<(), FeedsError> {
+        let handle = self.handle(did)?;
+        blocking(move || handle.feed().keep_heads()).await?
+    }
+
     /// Newest heads of a followed machine's logs, as they were signed, for peers that ask this node. Call it where blocking is
     /// allowed.
     #[must_use]

@@ -44,6 +44,10 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
             feeds.extend(followed.status(&did).await);
         }
     }
+    let mirror = match &inner.mirror {
+        Some(mirror) => Some(mirror.status().await),
+        None => None,
+    };
     let mut subscriptions = Ok(Vec::new());
     if let Some(buyer) = &inner.buyer {
         subscriptions = buyer.subscriptions().await;
@@ -73,6 +77,8 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
         access: inner.access.status(),
         hooks: inner.access.hooks(),
         followed: feeds.into_iter().map(|feed| followed_status(feed, now_ms)).collect(),
+        mirror,
+        leaving: inner.depositor.status(),
         subscriptions: Vec::new(),
         store: StoreStatus::default(),
         process: ProcessStatus::default(),
@@ -308,6 +314,8 @@ fn incomplete(node: &Node, now_ms: u64, reason: &str) -> NodeStatus {
         access: AccessStatus::default(),
         hooks: HookStatus::default(),
         followed: Vec::new(),
+        mirror: None,
+        leaving: Vec::new(),
         subscriptions: Vec::new(),
         store: StoreStatus::default(),
         served: ServedStatus::default(),
