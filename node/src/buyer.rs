@@ -35,7 +35,7 @@ pub use self::{
     },
     export::{ExportFormat, ExportReport, ExportedFile},
     feed::{FollowInfo, JoinPoint, Streams, followed},
-    follow::{CatchUpReport, FeedEvent, FeedStatus, LogStatus, MachineInfo},
+    follow::{CatchUpReport, EvidenceStatus, FeedEvent, FeedStatus, LogStatus, MachineInfo},
     link::{FeedLink, LinkError, MAX_LINK_ADDRS, MAX_LINK_LEN},
     listing::{ChunkInfo, DatasetInfo, PullSelection, StreamSummary},
     plaintext::DatasetPlaintext,

@@ -34,6 +34,8 @@ pub use self::join::JoinPoint;
 use self::{history::Overlay, join::Joined};
 use super::error::BuyerError;
 
+/// Proofs of equivocation of one machine that are looked at; one is enough to distrust it.
+const MAX_PROOFS: usize = 64;
 /// Rows and entries read at a time.
 pub(super) const PAGE: usize = 256;
 /// Bytes of entries read at a time.
@@ -126,7 +128,8 @@ pub(super) struct Feed {
     pub(super) row: FollowRow,
     follower: Follower,
     store: Store,
-    evidence: u64,
+    /// Those that stand; at most [`MAX_PROOFS`].
+    proofs: Vec<Evidence>,
 }
 
 fn closed_key(did: &Did, dataset: &DatasetId) -> Vec<u8> {
@@ -227,8 +230,8 @@ impl Feed {
             }
             store.commit(batch)?;
         }
-        let mut feed = Self { did, row, follower, store: store.clone(), evidence: 0 };
-        feed.evidence = feed.count_evidence()?;
+        let mut feed = Self { did, row, follower, store: store.clone(), proofs: Vec::new() };
+        feed.proofs = feed.standing_proofs()?;
         Ok(feed)
     }
 
@@ -268,18 +271,16 @@ impl Feed {
         &self.follower
     }
 
-    /// How many proofs of equivocation are kept.
-    pub(super) fn evidence(&self) -> u64 {
-        self.evidence
+    /// The proofs of equivocation that are kept, at most [`MAX_PROOFS`].
+    pub(super) fn proofs(&self) -> &[Evidence] {
+        &self.proofs
     }
 
-    fn count_evidence(&self) -> Result<u64, BuyerError> {
-        let rows = self.store.rows(Table::Evidence, self.did.as_bytes(), None, 64)?;
+    fn standing_proofs(&self) -> Result<Vec<Evidence>, BuyerError> {
+        let rows = self.store.rows(Table::Evidence, self.did.as_bytes(), None, MAX_PROOFS)?;
         let chain = self.follower.chain();
-        let stands = |bytes: &[u8]| {
-            Evidence::decode(bytes).is_ok_and(|evidence| chain.is_some_and(|chain| evidence.stands(chain)))
-        };
-        Ok(rows.iter().filter(|(_, bytes)| stands(bytes)).count() as u64)
+        let stands = |evidence: &Evidence| chain.is_some_and(|chain| evidence.stands(chain));
+        Ok(rows.iter().filter_map(|(_, bytes)| Evidence::decode(bytes).ok()).filter(stands).collect())
     }
 
     /// Makes a batch durable. If that fails, goes back to what is stored.
@@ -317,7 +318,7 @@ impl Feed {
         }
         self.commit(batch)?;
         if new > 0 {
-            self.evidence = self.count_evidence()?;
+            self.proofs = self.standing_proofs()?;
         }
         Ok(bad.map_or(Ok(new), Err))
     }
@@ -409,7 +410,7 @@ impl Feed {
         }
         self.commit(batch)?;
         if equivocation {
-            self.evidence = self.count_evidence()?;
+            self.proofs = self.standing_proofs()?;
         }
         Ok(out)
     }
@@ -431,7 +432,7 @@ impl Feed {
             let mut batch = WriteBatch::new();
             put_evidence(&mut batch, &self.did, evidence);
             self.commit(batch)?;
-            self.evidence = self.count_evidence()?;
+            self.proofs = self.standing_proofs()?;
         }
         Ok(verdict)
     }

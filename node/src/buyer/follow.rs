@@ -31,7 +31,7 @@ pub(super) use self::{
 pub use self::{
     catch_up::CatchUpReport,
     find::MachineInfo,
-    status::{FeedStatus, LogStatus},
+    status::{EvidenceStatus, FeedStatus, LogStatus},
 };
 use super::{
     Buyer, MAX_FEEDS, blocking,

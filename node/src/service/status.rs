@@ -20,7 +20,7 @@ pub use super::{
     access::{AccessStatus, HookStatus},
     sync_server::SyncStatus,
 };
-pub use crate::buyer::{SubscriptionState, SubscriptionStatus};
+pub use crate::buyer::{EvidenceStatus, SubscriptionState, SubscriptionStatus};
 use crate::machine::LaneReport;
 pub use crate::net::{RateReport, RatesReport, WayReport};
 pub use crate::{
@@ -192,6 +192,9 @@ pub struct FollowedStatus {
     pub stale_binding: bool,
     /// Proofs that the machine tells two stories.
     pub equivocations: u64,
+    /// These proofs.
+    #[serde(default)]
+    pub proofs: Vec<EvidenceStatus>,
     /// Entries and heads that counted for nothing, since this node started.
     pub noise: u64,
     /// Entries that count and looked odd, since this node started.

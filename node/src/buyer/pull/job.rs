@@ -25,7 +25,7 @@ use super::{
     disk::{Arrived, check_and_store},
     plan::{Item, Plan},
 };
-use crate::net::{MAX_PULL_HASHES, Offence, PullClient, PullError, PullOptions, RequestError, Wanted};
+use crate::net::{MAX_PULL_HASHES, Offence, PullClient, PullError, PullOptions, RequestError, Wanted, Way};
 
 /// Bytes of chunks between the wire and the disk.
 pub(super) const WINDOW: usize = 10 << 20;
@@ -184,7 +184,8 @@ impl Job {
         let arrived = locked(&self.arrived).clone().ok_or(Failure::Stopped)?;
         let stream = net.open_pull(peer).await.map_err(Failure::Request)?;
         let wanted = due.iter().map(|item| Wanted { hash: item.record.hash, len: Some(item.record.len) }).collect();
-        let options = PullOptions { window: ON_THE_WIRE, pace: Some(net.pace(peer)), ..PullOptions::default() };
+        let options =
+            PullOptions { window: ON_THE_WIRE, pace: Some(net.pace(Way::Down, peer)), ..PullOptions::default() };
         let mut client = PullClient::start(stream, wanted, options).map_err(Failure::Pull)?.counted(net);
         while let Some(first) = due.front() {
             let item = tokio::select! {
