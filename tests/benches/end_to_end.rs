@@ -5,7 +5,7 @@
 //! cargo bench -p tributary-tests --bench end_to_end -- seal packages     only these sections
 //! ```
 //!
-//! Sections: `seal`, `packages`, `store`, `pull`, `frames`, `grant`, `access`, and with `--features ros2` in the environment of
+//! Sections: `seal`, `packages`, `store`, `pull`, `sources`, `catchup`, `frames`, `grant`, `access`, and with `--features ros2` in the environment of
 //! `tests/tools/ros2_env.sh`: `ros2`. A figure and what it is compared with take turns, five rounds; a ratio
 //! is the median of the ratios of the rounds, because machines and disks drift. What happens inside one thread is measured in CPU
 //! time of that thread, so "per core" holds on a machine that does something else, too; what waits for disks and peers is
@@ -32,6 +32,8 @@
 mod access;
 #[path = "end_to_end/bare.rs"]
 mod bare;
+#[path = "end_to_end/catchup.rs"]
+mod catchup;
 #[path = "end_to_end/frames.rs"]
 mod frames;
 #[path = "end_to_end/grant.rs"]
@@ -53,6 +55,8 @@ mod ros2;
 mod sdk;
 #[path = "end_to_end/seal.rs"]
 mod seal;
+#[path = "end_to_end/sources.rs"]
+mod sources;
 #[path = "end_to_end/store.rs"]
 mod store;
 #[path = "end_to_end/table.rs"]
@@ -68,6 +72,8 @@ const SECTIONS: &[&str] = &[
     "packages",
     "store",
     "pull",
+    "sources",
+    "catchup",
     "frames",
     "grant",
     "access",
@@ -111,6 +117,8 @@ fn main() {
             "packages" => packages::run(&mut bench),
             "store" => store::run(&mut bench),
             "pull" => pull::run(&mut bench),
+            "sources" => sources::run(&mut bench),
+            "catchup" => catchup::run(&mut bench),
             "frames" => frames::run(&mut bench),
             "grant" => grant::run(&mut bench),
             #[cfg(feature = "ros2")]

@@ -52,6 +52,11 @@ impl Node {
         Self::start(program, home, BUYER).await
     }
 
+    /// With a configuration of its own.
+    pub(crate) async fn with(program: &Path, home: &Path, config: &str) -> Self {
+        Self::start(program, home, config).await
+    }
+
     async fn start(program: &Path, path: &Path, config: &str) -> Self {
         Self::start_by(Command::new(program), path, config).await
     }
