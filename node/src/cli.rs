@@ -44,6 +44,7 @@ mod show;
 mod status;
 mod store;
 mod supervisor;
+mod testnet;
 
 pub use exit::{CliError, Exit};
 pub use logging::LogFormat;
@@ -144,6 +145,9 @@ pub enum Command {
     Config(config::ConfigCommand),
     /// See the main job start to end on this machine: a robot's recording reaches a buyer
     Demo(demo::DemoArgs),
+    /// Run a market of machines and buyers on this computer, watch it, and break it
+    #[command(subcommand)]
+    Testnet(testnet::TestnetCommand),
     /// Print a completion script for a shell
     Completions(meta::CompletionsArgs),
     /// Print the manual page, or write all pages into a folder
@@ -256,6 +260,7 @@ fn dispatch(command: &Command, context: &Context) -> Result<(), CliError> {
         Command::Peaq(command) => peaq::run(command, context),
         Command::Config(command) => config::run(command, context),
         Command::Demo(args) => demo::run(args, context),
+        Command::Testnet(command) => testnet::run(command, context),
         Command::Completions(args) => meta::completions(args, Cli::command(), context),
         Command::Man(args) => meta::man(args, Cli::command(), context),
     }

@@ -15,6 +15,7 @@ mod catalog;
 mod client;
 mod granting;
 mod jobs;
+mod logs;
 mod orders;
 mod peaq;
 mod peaq_files;

@@ -7,7 +7,7 @@
 
 mod check;
 mod nodes;
-mod plan;
+pub(crate) mod plan;
 mod tamper;
 
 use std::{

@@ -285,6 +285,16 @@ impl Home {
         self.path.join("control.sock")
     }
 
+    /// What the network remembers over a restart.
+    pub(crate) fn peers_path(&self) -> PathBuf {
+        self.path.join("peers.json")
+    }
+
+    /// Writes what the network remembers; whole, or not at all.
+    pub(crate) fn write_peers(&self, page: &[u8]) -> Result<(), HomeError> {
+        write_private(&self.peers_path(), page)
+    }
+
     /// Where an owner key lies that `init` made, until it is moved off the machine.
     #[must_use]
     pub fn owner_key_path(&self) -> PathBuf {

@@ -19,6 +19,7 @@ mod live;
 mod mcap;
 pub mod msgdef;
 mod ndjson;
+mod replay;
 mod topic;
 
 use std::{
@@ -41,6 +42,7 @@ pub use self::{
     live::{Installed, LiveDecoder},
     mcap::McapSource,
     ndjson::{NdjsonOptions, NdjsonSource},
+    replay::{MAX_SILENCE, Pace, Replay, SPEEDS},
     topic::{RawMessage, RawSchema},
 };
 

@@ -20,5 +20,6 @@ pub mod proposal;
 pub mod retention;
 pub mod ros2;
 pub mod service;
+pub mod testnet;
 #[cfg(test)]
 mod vectors;

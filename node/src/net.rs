@@ -14,6 +14,7 @@
 mod addresses;
 mod autonat;
 mod behaviour;
+mod book;
 mod buckets;
 mod client;
 mod config;
@@ -42,6 +43,7 @@ mod tls;
 mod topics;
 mod wanted;
 
+pub use book::{Ban, KnownPeer, Remembered};
 pub use client::{Client, PeaqStreams};
 pub use config::{AddressCaps, ConnectionCaps, NetConfig, QueueCaps, RelayCaps};
 pub use error::{DialFailure, NetError, PublishError, RequestError, StartError, SubscribeError};

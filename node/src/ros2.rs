@@ -22,6 +22,8 @@ mod alone;
 mod choice;
 #[cfg(any(feature = "ros2", test))]
 mod diagnostics;
+#[cfg(any(feature = "ros2", test))]
+mod failures;
 mod status;
 #[cfg(any(feature = "ros2", test))]
 mod type_name;

@@ -21,6 +21,7 @@ mod error;
 pub mod health;
 mod jobs;
 mod keeper;
+mod memory;
 mod rates;
 mod router;
 mod settings;
@@ -52,6 +53,7 @@ use self::{
     chunks::StoredChunks,
     health::Health,
     keeper::Kept,
+    memory::Memory,
     router::Routes,
     settings::{delivery_limits, net_config, parties, pull_config, store_options},
     status::NodeStatus,
@@ -86,6 +88,8 @@ const LANES_END: Duration = Duration::from_secs(120);
 const ANNOUNCER_END: Duration = Duration::from_secs(5);
 /// What was published last gets so long to leave the machine.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long writing down peers and bans may take.
+const MEMORY_END: Duration = Duration::from_secs(5);
 /// How long closing the sockets may take.
 const NET_END: Duration = Duration::from_secs(5);
 /// How long closing the store may take.
@@ -118,6 +122,7 @@ struct Inner {
     clock: Clock,
     store: Store,
     net: Client,
+    memory: Arc<Memory>,
     machine: Option<Arc<Machine>>,
     outbox: Option<Arc<Outbox>>,
     feeds: Option<Feeds>,
@@ -171,14 +176,28 @@ impl Node {
         };
         let (keys, store, report) = opened?;
         log_open(&report);
-        let (net, events, _) = match net::start(keys.node.clone(), net_config(&config)).await {
+        let clock = system_clock();
+        let memory = Arc::new(Memory::new(home.clone(), Arc::clone(&clock)));
+        let mut settings = net_config(&config);
+        settings.remembered = {
+            let (memory, longest) = (Arc::clone(&memory), settings.ban_time);
+            match blocking(move || memory.load(longest)).await {
+                Ok(remembered) => remembered,
+                Err(error) => {
+                    close(store).await;
+                    return Err(error);
+                }
+            }
+        };
+        let (net, events, _) = match net::start(keys.node.clone(), settings).await {
             Ok(started) => started,
             Err(error) => {
                 close(store).await;
                 return Err(error.into());
             }
         };
-        let parts = Parts { home, config, lock, keys, store: store.clone(), net: net.clone(), ros_arguments };
+        let parts =
+            Parts { home, config, lock, keys, store: store.clone(), net: net.clone(), clock, memory, ros_arguments };
         match Self::assemble(parts, events).await {
             Ok(node) => Ok(node),
             Err(error) => {
@@ -190,8 +209,7 @@ impl Node {
     }
 
     async fn assemble(parts: Parts, events: NetEvents) -> Result<Self, NodeError> {
-        let Parts { home, config, lock, keys, store, net, ros_arguments } = parts;
-        let clock = system_clock();
+        let Parts { home, config, lock, keys, store, net, clock, memory, ros_arguments } = parts;
         let did = keys.identity.did();
         // From here on nobody who subscribes is missed.
         let peer_events = net.watch_peers();
@@ -264,6 +282,10 @@ impl Node {
             };
             keeper::start(&kept, &mut tasks);
             tasks.spawn(hook_runner.run());
+            {
+                let (memory, net) = (Arc::clone(&memory), net.clone());
+                tasks.spawn(async move { memory.keep(net).await });
+            }
             let orchestration = match (&config.peaq.orchestration, &machine, &deliveries) {
                 (Some(settings), Some(machine), Some(deliveries)) => {
                     let (desk, events) = PeerDesk::start(deliveries.clone(), &mut tasks);
@@ -295,6 +317,7 @@ impl Node {
                 clock,
                 store,
                 net,
+                memory,
                 machine,
                 outbox,
                 feeds,
@@ -478,6 +501,8 @@ struct Parts {
     keys: MachineKeys,
     store: Store,
     net: Client,
+    clock: Clock,
+    memory: Arc<Memory>,
     ros_arguments: Option<Vec<String>>,
 }
 
@@ -520,6 +545,7 @@ impl Inner {
             }
         }
         drop(self.pulls.lock().unwrap_or_else(PoisonError::into_inner).take());
+        note(within("remembering peers", MEMORY_END, self.memory.save(&self.net)).await);
         note(within("closing the network", NET_END, self.net.shutdown()).await);
         ends.tasks.shutdown().await;
         let store = self.store.clone();

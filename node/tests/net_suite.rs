@@ -9,5 +9,6 @@ mod net_suite {
     mod pull;
     mod relay;
     mod requests;
+    mod soak;
     mod support;
 }

@@ -5,7 +5,8 @@
 //! cargo bench -p tributary-tests --bench end_to_end -- seal packages     only these sections
 //! ```
 //!
-//! Sections: `seal`, `packages`, `store`, `pull`, `sources`, `catchup`, `frames`, `grant`, `access`, and with `--features ros2` in the environment of
+//! Sections: `seal`, `packages`, `store`, `pull`, `sources`, `catchup`, `latency`, `forward`, `frames`, `grant`, `access`, and with
+//! `--features ros2` in the environment of
 //! `tests/tools/ros2_env.sh`: `ros2`. A figure and what it is compared with take turns, five rounds; a ratio
 //! is the median of the ratios of the rounds, because machines and disks drift. What happens inside one thread is measured in CPU
 //! time of that thread, so "per core" holds on a machine that does something else, too; what waits for disks and peers is
@@ -19,6 +20,7 @@
 //! | `TRIBUTARY_BENCH_SKIP_4GIB` | when set, the pull of 4 GiB is left out (it needs 9 GiB of disk) |
 //! | `TRIBUTARY_BENCH_OFFICIAL_CHUNKS` | chunks that the official `grant` has at most, 4,000 when not set |
 //! | `TRIBUTARY_BENCH_ROUNDS` | rounds, 5 when not set |
+//! | `TRIBUTARY_BENCH_MESSAGES` | messages in a round of `latency`, and entries in one of `forward`; 400 when not set |
 
 #![allow(
     clippy::unwrap_used,
@@ -34,10 +36,16 @@ mod access;
 mod bare;
 #[path = "end_to_end/catchup.rs"]
 mod catchup;
+#[path = "end_to_end/echo.rs"]
+mod echo;
+#[path = "end_to_end/forward.rs"]
+mod forward;
 #[path = "end_to_end/frames.rs"]
 mod frames;
 #[path = "end_to_end/grant.rs"]
 mod grant;
+#[path = "end_to_end/latency.rs"]
+mod latency;
 #[path = "end_to_end/machine.rs"]
 mod machine;
 #[path = "../../store/benches/append/measure.rs"]
@@ -74,6 +82,8 @@ const SECTIONS: &[&str] = &[
     "pull",
     "sources",
     "catchup",
+    "latency",
+    "forward",
     "frames",
     "grant",
     "access",
@@ -84,6 +94,8 @@ const SECTIONS: &[&str] = &[
 /// What all sections share.
 struct Bench {
     rounds: usize,
+    /// Messages and entries of a round, where they are counted.
+    messages: usize,
     /// A folder on a real disk; removed at the end.
     dir: PathBuf,
     sdk: Option<Sdk>,
@@ -103,8 +115,9 @@ fn main() {
     let root = std::env::var_os("TRIBUTARY_BENCH_DIR").unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
     let dir = tempfile::Builder::new().prefix("bench-").tempdir_in(root).unwrap();
     let rounds = std::env::var("TRIBUTARY_BENCH_ROUNDS").map_or(5, |rounds| rounds.parse().unwrap());
+    let messages = std::env::var("TRIBUTARY_BENCH_MESSAGES").map_or(400, |messages| messages.parse().unwrap());
     let sdk = Sdk::start();
-    let mut bench = Bench { rounds, dir: dir.path().to_owned(), sdk, table: Table::default() };
+    let mut bench = Bench { rounds, messages, dir: dir.path().to_owned(), sdk, table: Table::default() };
 
     println!("{}", machine::describe(bench.sdk.as_ref()));
     for section in SECTIONS {
@@ -119,6 +132,8 @@ fn main() {
             "pull" => pull::run(&mut bench),
             "sources" => sources::run(&mut bench),
             "catchup" => catchup::run(&mut bench),
+            "latency" => latency::run(&mut bench),
+            "forward" => forward::run(&mut bench),
             "frames" => frames::run(&mut bench),
             "grant" => grant::run(&mut bench),
             #[cfg(feature = "ros2")]

@@ -16,19 +16,43 @@ use tokio::signal::unix::{SignalKind, signal};
 struct Left {
     folders: Vec<PathBuf>,
     children: Vec<u32>,
+    testnets: Vec<PathBuf>,
 }
 
-static LEFT: Mutex<Left> = Mutex::new(Left { folders: Vec::new(), children: Vec::new() });
+static LEFT: Mutex<Left> = Mutex::new(Left { folders: Vec::new(), children: Vec::new(), testnets: Vec::new() });
 
 fn left() -> MutexGuard<'static, Left> {
     LEFT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A folder that must not outlive the process.
-pub(crate) fn folder(path: &Path) {
+fn watched() {
     static WATCH: Once = Once::new();
     WATCH.call_once(|| drop(std::thread::spawn(watch)));
+}
+
+/// A folder that must not outlive the process.
+pub(crate) fn folder(path: &Path) {
+    watched();
     left().folders.push(path.to_owned());
+}
+
+/// The folder of a testnet that must not outlive the process, and the folder around it.
+pub fn testnet(path: &Path) {
+    watched();
+    left().testnets.push(path.to_owned());
+}
+
+/// Takes down a testnet, if there is one, by the program itself.
+pub fn end_testnet(path: &Path) {
+    if !path.join("testnet.json").exists() {
+        return;
+    }
+    let mut down = std::process::Command::new(crate::node::program());
+    down.args(["testnet", "down", "--dir"]).arg(path).stdin(std::process::Stdio::null());
+    match down.output() {
+        Ok(output) if output.status.success() => {}
+        other => eprintln!("the testnet in {} was not taken down: {other:?}", path.display()),
+    }
 }
 
 /// A folder that was removed.
@@ -63,6 +87,11 @@ fn watch() {
             // It may have ended by itself.
             let _ = kill_process(pid, Signal::KILL);
         }
+    }
+    for testnet in &left.testnets {
+        end_testnet(testnet);
+        // The test made it for this testnet alone.
+        let _ = testnet.parent().map(std::fs::remove_dir_all);
     }
     for folder in &left.folders {
         // A killed process may still be writing its last file.

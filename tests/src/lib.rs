@@ -7,12 +7,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test ends where something is wrong")]
 
-mod cleanup;
+pub mod cleanup;
 pub mod delivery;
 pub mod disk;
 pub mod home;
+pub mod hostile;
 pub mod http;
 pub mod lines;
+pub mod link;
+mod namespace;
 pub mod netns;
 pub mod node;
 pub mod openmetrics;

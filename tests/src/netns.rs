@@ -8,61 +8,23 @@
 
 use std::{
     ffi::OsStr,
-    io::{BufRead as _, BufReader, Write as _},
-    process::{Child, Command, Stdio},
+    io::Write as _,
+    process::{Command, Stdio},
 };
 
 use serde_json::Value;
 
-use crate::{cleanup, node::program};
+use crate::{
+    link::{Conditions, Link},
+    namespace::{Kind, Namespace, TOOLS, or_skip},
+    node::program,
+};
 
-/// Tools of the system are in one of these, whoever runs the tests.
-const TOOLS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The bridge of a [`World`].
 const BRIDGE: &str = "internet";
-/// Tests must not pass by doing nothing where this is set, as it is in CI.
-const NO_SKIPS: &str = "TRIBUTARY_NO_SKIPS";
-
-/// A process that keeps a namespace.
-struct Holder(Child);
-
-impl Holder {
-    /// Runs a command that becomes `sh`, says "ready" once it is in its namespace, and waits for its end.
-    fn start(mut command: Command) -> Result<Self, String> {
-        command.env("PATH", TOOLS).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
-        cleanup::child(child.id());
-        let mut line = String::new();
-        let heard = BufReader::new(child.stdout.take().unwrap()).read_line(&mut line);
-        if heard.is_ok() && line == "ready\n" {
-            return Ok(Self(child));
-        }
-        drop(child.stdin.take());
-        let pid = child.id();
-        let output = child.wait_with_output().unwrap();
-        cleanup::ended(pid);
-        Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        cleanup::ended(self.0.id());
-    }
-}
 
 /// The Internet of one test.
-pub struct World {
-    holder: Holder,
-    own_user: bool,
-}
+pub struct World(Namespace);
 
 impl World {
     /// Makes one; `None` where the system lets nobody make namespaces. That is said in one line, and is a failure in CI.
@@ -72,34 +34,10 @@ impl World {
     /// When it cannot be made, and must.
     #[must_use]
     pub fn new() -> Option<Self> {
-        let own_user = !rustix::process::geteuid().is_root();
-        let mut unshare = Command::new("unshare");
-        unshare.arg("--net");
-        if own_user {
-            unshare.args(["--user", "--map-root-user"]);
-        }
         let set_up = format!(
             "ip link set lo up && ip link add {BRIDGE} type bridge && ip link set {BRIDGE} up && nft list tables"
         );
-        unshare.args(["sh", "-c", &format!("{set_up} && echo ready && exec cat")]);
-        match Holder::start(unshare) {
-            Ok(holder) => Some(Self { holder, own_user }),
-            Err(error) if std::env::var_os(NO_SKIPS).is_some() => panic!("no network namespaces: {error}"),
-            Err(error) => {
-                eprintln!("SKIPPED: this test needs network namespaces, and there are none here: {error}");
-                None
-            }
-        }
-    }
-
-    fn enter(&self, pid: u32) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &pid.to_string(), "--net"]);
-        if self.own_user {
-            command.args(["--user", "--preserve-credentials"]);
-        }
-        command.arg("--");
-        command
+        or_skip("network namespaces", Namespace::new(Kind::Net, &set_up)).map(Self)
     }
 
     /// A host that is not connected to anything yet.
@@ -109,14 +47,7 @@ impl World {
     /// When none can be made.
     #[must_use]
     pub fn host(&self, name: &str) -> Host {
-        let mut command = self.enter(self.holder.pid());
-        command.args(["unshare", "--net", "sh", "-c", "ip link set lo up && echo ready && exec cat"]);
-        let holder = Holder::start(command).unwrap();
-        let enter = {
-            let command = self.enter(holder.pid());
-            command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect()
-        };
-        Host { name: name.to_owned(), holder, enter, router: None }
+        Host { name: name.to_owned(), namespace: self.0.beside("ip link set lo up").unwrap(), router: None }
     }
 
     /// A host on the Internet with this address, such as `198.51.100.7`.
@@ -133,9 +64,9 @@ impl World {
 
     /// Connects a host to the Internet.
     fn attach(&self, host: &Host, interface: &str, address: &str) {
-        let port = format!("p{}", host.holder.pid());
-        let link = format!("ip link add {port} type veth peer name {interface} netns {}", host.holder.pid());
-        self.sh(&format!("{link} && ip link set {port} master {BRIDGE} up"));
+        let pid = host.namespace.pid();
+        self.sh(&format!("ip link add p{pid} type veth peer name {interface} netns {pid}"));
+        self.sh(&format!("ip link set p{pid} master {BRIDGE} up"));
         host.sh(&format!("ip addr add {address}/24 dev {interface} && ip link set {interface} up"));
     }
 
@@ -149,7 +80,7 @@ impl World {
     pub fn behind(&self, nat: Nat, name: &str, public: &str, lan: &str) -> Host {
         let (router, mut host) = (self.host(&format!("{name}-router")), self.host(name));
         self.attach(&router, "wan", public);
-        let (inside, outside) = (router.holder.pid(), host.holder.pid());
+        let (inside, outside) = (router.namespace.pid(), host.namespace.pid());
         // Made in the router, moved into the host: both are in namespaces of this world's user.
         self.sh(&format!("ip link add lan{inside} type veth peer name eth{inside}"));
         self.sh(&format!(
@@ -163,10 +94,26 @@ impl World {
         host
     }
 
+    /// Connects two hosts by a link of these conditions. Each has the given address on its end, `link0`, of one network of 254.
+    /// `None` where the system has no TUN devices for us; that is said in one line, and is a failure in CI.
+    ///
+    /// # Panics
+    ///
+    /// When they cannot be connected, or must be.
+    #[must_use]
+    pub fn link(&self, ends: [(&Host, &str); 2], conditions: Conditions) -> Option<Link> {
+        let link = or_skip("TUN devices", Link::start(&self.0, conditions))?;
+        for ((host, address), device) in ends.into_iter().zip(link.devices()) {
+            // What is read from the device stays with the emulator, wherever the device is.
+            self.sh(&format!("ip link set {device} netns {} name link0", host.namespace.pid()));
+            host.sh(&format!("ip addr add {address}/24 dev link0 && ip link set link0 up"));
+        }
+        Some(link)
+    }
+
     /// Runs a script where the bridge is.
     fn sh(&self, script: &str) -> String {
-        let mut command = self.enter(self.holder.pid());
-        finish(command.args(["sh", "-ec", script]), None)
+        finish(self.0.command("sh").args(["-ec", script]), None)
     }
 }
 
@@ -220,8 +167,7 @@ impl Nat {
 /// A host: a network namespace of its own.
 pub struct Host {
     name: String,
-    holder: Holder,
-    enter: Vec<String>,
+    namespace: Namespace,
     /// Ends with the host.
     router: Option<Box<Host>>,
 }
@@ -230,9 +176,7 @@ impl Host {
     /// A command that runs a program in it. Its process is the program's: there is no shell between.
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(&self.enter).arg(program);
-        command
+        self.namespace.command(program)
     }
 
     /// The command that runs a node here.

@@ -4,6 +4,7 @@
 
 mod buyers {
     mod join;
+    mod rotation;
     mod sources;
     mod subscriptions;
 }

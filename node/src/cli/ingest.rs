@@ -12,7 +12,7 @@ use super::{
     show,
 };
 use crate::control::{
-    api::{BytesProgress, IngestProgress, IngestRequest, IngestResult, PublishRequest, Published},
+    api::{BytesProgress, IngestProgress, IngestRequest, IngestResult, Pace, PublishRequest, Published},
     run_ingest, run_publish,
 };
 
@@ -36,6 +36,12 @@ pub struct IngestArgs {
     /// Close the datasets at the end, so that they can be bought now
     #[arg(long)]
     close: bool,
+    /// Play the recording as if it happened now, so many times as fast as it was recorded (0.01 to 1000)
+    #[arg(long, value_name = "TIMES", num_args = 0..=1, default_missing_value = "1", require_equals = true)]
+    replay: Option<f64>,
+    /// With --replay: begin again at the end of the recording, until Ctrl-C
+    #[arg(long, requires = "replay")]
+    repeat: bool,
 }
 
 /// `tributary publish`
@@ -68,7 +74,15 @@ pub(super) fn ingest(args: &IngestArgs, context: &Context) -> Result<(), CliErro
         time_field: args.time_field.clone(),
         definitions: args.definitions.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?,
         close: args.close,
+        pace: args.replay.map(|speed| Pace { speed, repeat: args.repeat }),
     };
+    if request.pace.is_some_and(|pace| stdin || !pace.is_valid()) {
+        return Err(CliError::new(
+            Exit::Usage,
+            "--replay plays a recording 0.01 to 1000 times as fast as it was recorded",
+        )
+        .hint("give the path of a recording, and a speed such as --replay=2"));
+    }
     let bar = context.output.progress_count("ingesting", None);
     let result: IngestResult = match context.running()? {
         Some(client) => {

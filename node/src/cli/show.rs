@@ -37,6 +37,11 @@ pub(super) fn some(number: u64, what: &str) -> String {
     format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
+/// "1 process", "2 processes".
+pub(super) fn processes(number: u64) -> String {
+    format!("{} process{}", count(number), if number == 1 { "" } else { "es" })
+}
+
 /// Which channels of an MCAP file are as recorded: "4 topics as recorded (CDR), 2 as JSON: /battery, /fix".
 pub(super) fn channels(channels: &[McapChannel]) -> String {
     let (cdr, json): (Vec<_>, Vec<_>) = channels.iter().partition(|channel| channel.encoding == ChannelEncoding::Cdr);

@@ -204,8 +204,12 @@ fn source_state(state: SourceState) -> &'static str {
 }
 
 pub(super) fn peers(context: &Context) -> Result<(), CliError> {
-    let peers = ask(context)?.peers;
+    let NodeStatus { peers, banned, .. } = ask(context)?;
     context.output.document(&peers, |out| {
+        for ban in &banned {
+            let end = ban.left_s.map_or_else(|| "for good".to_owned(), |left| format!("for {left} s more"));
+            writeln!(out, "{} is banned {end}.", ban.peer)?;
+        }
         if peers.is_empty() {
             return writeln!(out, "No peer is connected.");
         }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tributary_protocol::ids::{DatasetId, Did, Hash, StreamId};
+use tributary_protocol::ids::{DatasetId, Did, Hash, LogId, StreamId};
 
 mod keys;
 mod peaq_files;
@@ -18,6 +18,7 @@ pub use super::{
     orders::{DecideOrder, ListOrders, OrderInfo},
     peaq::{OfferRequest, Offered, PurchaseRequest},
 };
+pub use crate::ingest::Pace;
 pub use crate::machine::{IngestProgress, IngestSummary, LaneReport, Published, StreamReport, TopicSummary};
 pub use crate::peaq::files::{FilesReport, GrantedFile, GrantedFiles, PublishedFiles};
 pub use crate::{
@@ -114,7 +115,7 @@ pub struct StoreStats {
 }
 
 /// Read a source into the streams of its topics. The path is one of the machine's file system.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IngestRequest {
     /// Recording, NDJSON file or folder, absolute; `None` when the lines are the body of the request.
@@ -135,6 +136,9 @@ pub struct IngestRequest {
     /// Close the datasets of these streams at the end.
     #[serde(default)]
     pub close: bool,
+    /// Play the recording as if it happened now; `None` reads it as fast as it can be stored, with the times that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<Pace>,
 }
 
 /// What an ingest did.
@@ -196,6 +200,41 @@ pub struct DatasetDetail {
     pub held_chunks: u32,
     /// Their bytes.
     pub held_bytes: u64,
+}
+
+/// Ask for the hashes of log entries, which say whether two nodes hold the same logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntryHashesRequest {
+    /// The machine whose logs are meant.
+    pub machine: Did,
+    /// Which entries, at most 1,024; empty is the newest of each log.
+    #[serde(default)]
+    pub places: Vec<LogPlace>,
+}
+
+/// A place in a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogPlace {
+    /// The log.
+    pub log: LogId,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// Position of the entry.
+    pub seq: u64,
+}
+
+/// The hash of a log entry. An entry names the hash of the one before, so equal hashes stand for equal logs up to here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryHash {
+    /// Where it stands.
+    #[serde(flatten)]
+    pub place: LogPlace,
+    /// Its hash.
+    pub hash: Hash,
+    /// When it was written, ms since 1970, by the machine's clock.
+    pub time_ms: u64,
 }
 
 /// Which data of which machine.

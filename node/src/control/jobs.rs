@@ -17,7 +17,7 @@ use super::api::{
 };
 use crate::{
     config::{Mode, StreamConfig},
-    ingest::{self, IngestError, IngestOptions, NdjsonSource, Source, SourceItem, TopicFilter, TopicTest},
+    ingest::{self, IngestError, IngestOptions, NdjsonSource, Replay, Source, SourceItem, TopicFilter, TopicTest},
     machine::Machine,
 };
 
@@ -140,7 +140,10 @@ pub(crate) fn open_source(
             }
             Ok(Box::new(NdjsonSource::new(lines, Path::new("standard input"), &options)))
         }
-        (None, Some(path)) => Ok(ingest::open(path, &options)?),
+        (None, Some(path)) => Ok(match request.pace {
+            Some(pace) => Box::new(Replay::open(path, &options, pace)?),
+            None => ingest::open(path, &options)?,
+        }),
         (None, None) => Err(Problem::usage("no source was named").hint("give the path of a recording, or lines")),
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     api::{Code, Event, Problem},
-    binding, buying, granting, orders, peaq, peaq_files, selling,
+    binding, buying, granting, logs, orders, peaq, peaq_files, selling,
     socket::ControlListener,
     upkeep,
 };
@@ -162,6 +162,7 @@ fn routes(api: Api) -> Router {
         .route("/v1/datasets/{dataset}", get(selling::dataset))
         .route("/v1/feeds", get(buying::feeds))
         .route("/v1/feeds/watch", post(buying::watch))
+        .route("/v1/logs/hashes", post(logs::hashes))
         .route("/v1/subscribe", post(buying::subscribe))
         .route("/v1/unsubscribe", post(buying::unsubscribe))
         .route("/v1/access/list", post(selling::access_list))

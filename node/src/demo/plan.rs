@@ -43,36 +43,36 @@ const RAW: &[&str] = &["/camera/compressed", "/scan"];
 
 /// One topic of the recording.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Topic {
-    pub(super) message_type: String,
-    pub(super) messages: u64,
-    pub(super) raw: bool,
-    pub(super) lost: Option<String>,
+pub(crate) struct Topic {
+    pub(crate) message_type: String,
+    pub(crate) messages: u64,
+    pub(crate) raw: bool,
+    pub(crate) lost: Option<String>,
 }
 
 /// A protected field, and what must not be seen of it.
 #[derive(Debug, Clone)]
-pub(super) struct Protected {
-    pub(super) topic: String,
-    pub(super) path: String,
+pub(crate) struct Protected {
+    pub(crate) topic: String,
+    pub(crate) path: String,
     /// The field is not there at all, rather than replaced.
-    pub(super) absent: bool,
+    pub(crate) absent: bool,
     /// Texts that stood there.
-    pub(super) secrets: BTreeSet<String>,
+    pub(crate) secrets: BTreeSet<String>,
 }
 
 /// What is ingested and what must arrive.
-pub(super) struct Plan {
-    pub(super) name: String,
-    pub(super) path: PathBuf,
-    pub(super) bytes: u64,
-    pub(super) topics: BTreeMap<String, Topic>,
-    pub(super) protected: Vec<Protected>,
+pub(crate) struct Plan {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+    pub(crate) topics: BTreeMap<String, Topic>,
+    pub(crate) protected: Vec<Protected>,
 }
 
 impl Plan {
     /// Looks through the recording once. The program's own one is written into `folder`.
-    pub(super) fn make(recording: Option<&Path>, folder: &Path) -> Result<Self, DemoError> {
+    pub(crate) fn make(recording: Option<&Path>, folder: &Path) -> Result<Self, DemoError> {
         let (path, own) = match recording {
             Some(path) => {
                 let path =
@@ -132,9 +132,20 @@ impl Plan {
         }
     }
 
-    /// The machine's configuration: a stream for each topic.
-    pub(super) fn machine_config(&self) -> String {
-        let mut text = "roles: [machine]\nnetwork: { listen: [/ip4/127.0.0.1/tcp/0] }\nstreams:\n".to_owned();
+    /// The machine's configuration: a stream for each topic, for everybody.
+    pub(crate) fn machine_config(&self) -> String {
+        let streams = self.streams(|_| "{ policy: free }".to_owned());
+        format!("roles: [machine]\nnetwork: {{ listen: [/ip4/127.0.0.1/tcp/0] }}\nstreams:\n{streams}")
+    }
+
+    /// Topics that can be read, and so become streams.
+    pub(crate) fn readable(&self) -> impl Iterator<Item = &String> {
+        self.topics.iter().filter(|(_, topic)| topic.lost.is_none()).map(|(name, _)| name)
+    }
+
+    /// The streams, as items of the configuration's list. `access` says who gets the keys of one.
+    pub(crate) fn streams(&self, access: impl Fn(&str) -> String) -> String {
+        let mut text = String::new();
         for (name, topic) in self.topics.iter().filter(|(_, topic)| topic.lost.is_none()) {
             let mode = if topic.raw { "raw" } else { "fields" };
             let _ = writeln!(text, "  - topic: {}\n    mode: {mode}", quoted(name));
@@ -152,7 +163,7 @@ impl Plan {
                     let _ = writeln!(text, "      - {{ path: {path}, action: {action}{strategy} }}");
                 }
             }
-            text.push_str("    compression: zstd\n    access: { policy: free }\n");
+            let _ = writeln!(text, "    compression: zstd\n    access: {}", access(name));
         }
         text
     }
@@ -162,7 +173,7 @@ impl Plan {
     }
 
     /// The lines of the summary, before anything arrived.
-    pub(super) fn lines(&self) -> BTreeMap<String, TopicLine> {
+    pub(crate) fn lines(&self) -> BTreeMap<String, TopicLine> {
         let line = |(name, topic): (&String, &Topic)| {
             let rules = RULES.iter().filter(|rule| self.protects(name, rule));
             let protected = rules.map(|r| format!("{} {}", r.path, r.strategy.unwrap_or(r.action))).collect();
@@ -173,7 +184,7 @@ impl Plan {
     }
 
     /// How many values the rules removed or replaced.
-    pub(super) fn protected_values(&self) -> u64 {
+    pub(crate) fn protected_values(&self) -> u64 {
         self.protected.iter().map(|p| self.topics.get(&p.topic).map_or(0, |topic| topic.messages)).sum()
     }
 }
@@ -188,6 +199,6 @@ fn protect(rule: &DemoRule) -> Protected {
 }
 
 /// A YAML scalar: JSON strings are YAML strings.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::String(text.to_owned()).to_string()
 }

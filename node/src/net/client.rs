@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ACCESS_PROTOCOL, MAX_ACCESS_MESSAGE, MAX_GOSSIP_MESSAGE, MAX_SYNC_REQUEST, PULL_PROTOCOL, SYNC_PROTOCOL,
+    book::Remembered,
     error::{DialFailure, NetError, PublishError, RequestError, SubscribeError},
     event::{Acceptance, Counters, NetStats, PeerEvent, PeerInfo, PublishOutcome, ReachReport, Which},
     frame::FrameError,
@@ -38,6 +39,7 @@ pub(super) enum Command {
     Keep(PeerId),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
     Reach(oneshot::Sender<ReachReport>),
+    Remembered(oneshot::Sender<Remembered>),
     Ban(PeerId),
     Unban(PeerId),
     Penalize(PeerId, Offence),
@@ -210,6 +212,11 @@ impl Client {
     #[must_use]
     pub fn watch_peers(&self) -> broadcast::Receiver<PeerEvent> {
         self.peer_events.subscribe()
+    }
+
+    /// What should outlive the process: bans, and where peers were met. See [`super::NetConfig::remembered`].
+    pub async fn remembered(&self) -> Result<Remembered, NetError> {
+        self.ask(Command::Remembered).await
     }
 
     /// Closes all connections to a peer and refuses new ones until [`Client::unban`] or the end of the process.

@@ -5,6 +5,8 @@ use std::time::Duration;
 use libp2p::{Multiaddr, PeerId};
 use tributary_protocol::wire::{AccessReply, SyncResponse};
 
+use super::book::Remembered;
+
 /// When a peer that was told "busy" may ask again, ms.
 const RETRY_MS: u32 = 1000;
 
@@ -42,6 +44,8 @@ pub struct NetConfig {
     pub access_busy: Vec<u8>,
     /// How long a peer stays blocked after its offences added up.
     pub ban_time: Duration,
+    /// What was remembered when the node stopped the last time ([`super::Client::remembered`]).
+    pub remembered: Remembered,
     /// Whether QUIC addresses get a head start over TCP addresses of the same peer (Happy Eyeballs, RFC 8305).
     pub smart_dial: bool,
     /// Addresses under which others reach this node, as its operator has set them up; told to peers as they are.
@@ -82,6 +86,7 @@ impl Default for NetConfig {
             sync_busy: SyncResponse::Busy { retry_ms: RETRY_MS }.encode().unwrap_or_default(),
             access_busy: AccessReply::Busy { retry_ms: RETRY_MS }.encode().unwrap_or_default(),
             ban_time: Duration::from_secs(600),
+            remembered: Remembered::default(),
             smart_dial: true,
             external: Vec::new(),
             relays: Vec::new(),

@@ -221,6 +221,8 @@ pub struct PeerInfo {
     pub upgrade: Option<Upgrade>,
     /// Its gossip score; 0 is neutral, below -80 it is not listened to.
     pub score: f64,
+    /// Gossip topics that it listens to, at most [`super::MAX_TOPICS_PER_PEER`].
+    pub topics: usize,
 }
 
 /// One connection to a peer.

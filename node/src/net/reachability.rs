@@ -8,6 +8,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     autonat::Outcome,
-    scope::{Scope, bare, is_relayed},
+    scope::{Scope, bare, ip_of, is_relayed},
 };
 
 /// Most candidates; the one that was seen longest ago gives way, a reachable one last.
@@ -134,6 +135,16 @@ impl Reachability {
         let (address, before) = (bare(address.clone()), self.own.len());
         self.own.retain(|own| *own != address);
         self.own.len() < before
+    }
+
+    /// This host no longer has an IP address: nothing is left of addresses with it, at whatever port. Returns those that counted
+    /// as reachable. What the operator has configured stays, since he may mean another host.
+    pub(super) fn gone(&mut self, ip: IpAddr) -> Vec<Multiaddr> {
+        let with_it = |address: &Multiaddr| ip_of(address) == Some(ip);
+        let mut told: Vec<Multiaddr> = self.own.extract_if(.., |own| with_it(own)).collect();
+        let candidates = self.candidates.extract_if(|address, _| with_it(address));
+        told.extend(candidates.filter(|(_, known)| is_up(known.state)).map(|(address, _)| address));
+        told
     }
 
     fn set_up(&self) -> impl Iterator<Item = &Multiaddr> {
@@ -386,6 +397,25 @@ mod tests {
 
         let books = Reachability::new(&[address(2)], Scope::Private);
         assert_eq!((books.reach(), books.report(now)[0].state), (Reach::Reachable, AddressState::Configured));
+    }
+
+    #[test]
+    fn an_address_that_is_gone_takes_all_its_ports_with_it() {
+        let (mut known, now, server) = (books(), Instant::now(), PeerId::random());
+        let at = |text: &str| text.parse::<Multiaddr>().unwrap();
+        let (tcp, quic) = (at("/ip4/198.51.100.1/tcp/4600"), at("/ip4/198.51.100.1/udp/4600/quic-v1"));
+        let (tested, failed) = (at("/ip4/198.51.100.1/tcp/4601"), at("/ip4/198.51.100.1/tcp/4602"));
+        let elsewhere = at("/ip4/198.51.100.2/tcp/4600");
+        known.listening(tcp.clone());
+        known.listening(quic.clone());
+        for address in [&tested, &failed, &elsewhere] {
+            known.seen(address.clone(), now);
+        }
+        known.tested(&tested, server, Outcome::Reachable, now);
+        assert_eq!(known.gone("198.51.100.1".parse().unwrap()), [tcp, quic, tested]);
+        let left: Vec<Multiaddr> = known.report(now).into_iter().map(|own| own.address).collect();
+        assert_eq!(left, [elsewhere]);
+        assert_eq!(known.gone("198.51.100.1".parse().unwrap()), Vec::<Multiaddr>::new());
     }
 
     #[test]

@@ -104,6 +104,11 @@ impl Reputation {
         lifted
     }
 
+    /// Who is banned, and for how long still; `None` for good.
+    pub(super) fn bans(&self, now: Instant) -> impl Iterator<Item = (PeerId, Option<Duration>)> {
+        self.bans.iter().map(move |(peer, until)| (*peer, until.map(|until| until.saturating_duration_since(now))))
+    }
+
     /// Forgets a peer's ban and penalty.
     pub(super) fn forgive(&mut self, peer: &PeerId) {
         self.bans.remove(peer);
@@ -151,6 +156,8 @@ mod tests {
         reputation.ban(short, Some(start + Duration::from_secs(5)));
         reputation.ban(long, None);
         assert!(reputation.tick(start).0.is_empty());
+        let left: HashMap<_, _> = reputation.bans(start + Duration::from_secs(3)).collect();
+        assert_eq!((left[&short], left[&long]), (Some(Duration::from_secs(2)), None));
         assert_eq!(reputation.tick(start + Duration::from_secs(5)).0, [short]);
         assert!(reputation.tick(start + Duration::from_secs(1 << 20)).0.is_empty());
     }

@@ -43,6 +43,7 @@ use super::{
     PEAQ_PROTOCOL, PULL_PROTOCOL,
     autonat::{self, DIAL_BACK, DIAL_BACK_QUEUE, DIAL_REQUEST, Nonces},
     behaviour::{Behaviour, BehaviourEvent, RawStreams},
+    book::{Ban, Book, Remembered},
     client::{Client, Command, PullStreams},
     config::NetConfig,
     error::{DialFailure, NetError, RequestError, StartError},
@@ -63,6 +64,8 @@ use super::{
 const TICK: Duration = Duration::from_secs(10);
 /// How often it is looked whether relays, tests of our addresses and the like are due.
 const BEAT: Duration = Duration::from_secs(1);
+/// Peers of the last run that are dialled at the start: the newest.
+const RECALLED: usize = 16;
 /// Tests of our addresses that have ended and wait to be noted; few are under way.
 const TESTED_QUEUE: usize = 4;
 /// Inbound pull streams that wait for the server, which takes them as fast as it can spawn: all of two connections.
@@ -72,6 +75,12 @@ const PULL_QUEUE: usize = 2 * MAX_STREAMS;
 ///
 /// Returns once every address in `config.listen` is bound.
 pub async fn start(key: Keypair, config: NetConfig) -> Result<(Client, NetEvents, JoinHandle<()>), StartError> {
+    let (task, client, events) = prepare(key, config).await?;
+    Ok((client, events, tokio::spawn(task.run())))
+}
+
+/// Everything but the running task.
+async fn prepare(key: Keypair, config: NetConfig) -> Result<(Task, Client, NetEvents), StartError> {
     let counters = Arc::new(Counters::default());
     let serving = Arc::new(AtomicBool::new(false));
     let (streams, incoming) = Streams::new(PULL_PROTOCOL, PULL_QUEUE, Arc::clone(&serving), Arc::clone(&counters));
@@ -130,6 +139,7 @@ pub async fn start(key: Keypair, config: NetConfig) -> Result<(Client, NetEvents
         answering: HashMap::new(),
         peers: HashMap::new(),
         reputation: Reputation::default(),
+        book: Book::default(),
         nonces,
         tested_tx,
         tested,
@@ -140,7 +150,7 @@ pub async fn start(key: Keypair, config: NetConfig) -> Result<(Client, NetEvents
         addresses_changed: false,
     };
     task.begin();
-    Ok((client, NetEvents { gossip, sync, access }, tokio::spawn(task.run())))
+    Ok((task, client, NetEvents { gossip, sync, access }))
 }
 
 type Dialled = oneshot::Sender<Result<PeerId, DialFailure>>;
@@ -173,6 +183,7 @@ struct Task {
     /// Bounded by the limits on connections.
     peers: HashMap<PeerId, Peer>,
     reputation: Reputation,
+    book: Book,
     reservations: Reservations,
     reachability: Reachability,
     nonces: Nonces,
@@ -203,6 +214,33 @@ impl Task {
         for (relay, address) in relays {
             self.swarm.add_peer_address(relay, address);
         }
+        self.recall(Instant::now());
+    }
+
+    /// Goes on where the last run stopped: who was banned is, and peers that were met are looked for where they were.
+    fn recall(&mut self, now: Instant) {
+        let Remembered { bans, peers } = std::mem::take(&mut self.config.remembered);
+        for Ban { peer, left } in bans {
+            let until = left.and_then(|left| now.checked_add(left));
+            if left.is_some() && until.is_none() {
+                continue;
+            }
+            if let Some(lifted) = self.reputation.ban(peer, until) {
+                self.swarm.behaviour_mut().blocked.unblock_peer(lifted);
+            }
+            self.swarm.behaviour_mut().blocked.block_peer(peer);
+        }
+        self.book = Book::of(peers);
+        for known in self.book.peers().iter().take(RECALLED) {
+            self.wanted.want(known.peer, &known.addresses, now);
+            // Dialled as one that was just lost, and no longer when nobody asks for it.
+            self.wanted.lost(&known.peer, now);
+        }
+    }
+
+    fn remembered(&self) -> Remembered {
+        let bans = self.reputation.bans(Instant::now()).map(|(peer, left)| Ban { peer, left });
+        Remembered { bans: bans.collect(), peers: self.book.peers().to_vec() }
     }
 
     async fn run(mut self) {
@@ -251,6 +289,7 @@ impl Task {
             }
             Command::Peers(back) => answer(back, self.peer_list()),
             Command::Reach(back) => answer(back, self.reach_report()),
+            Command::Remembered(back) => answer(back, self.remembered()),
             Command::Ban(peer) => self.ban(peer, None),
             Command::Unban(peer) => {
                 self.reputation.forgive(&peer);

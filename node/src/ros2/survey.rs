@@ -16,6 +16,7 @@ use std::{
 use super::{
     alone::Alone,
     choice::{Choice, Publisher, UNNAMED, choose, faulty, is_hidden},
+    failures::Failures,
     feed::Feed,
     rcl::{Endpoint, MessageType, Node, RclError, Subscription},
     receiver::Order,
@@ -53,6 +54,7 @@ pub(super) struct Survey {
     /// Topics that a pattern means and that have no stream, and why.
     refused: BTreeMap<String, String>,
     alone: Alone,
+    failures: Failures,
 }
 
 impl Survey {
@@ -64,7 +66,8 @@ impl Survey {
         installed: Installed,
     ) -> Self {
         let (watched, refused) = (BTreeMap::new(), BTreeMap::new());
-        Self { node, machine, shared, orders, installed, watched, refused, alone: Alone::default() }
+        let (alone, failures) = (Alone::default(), Failures::default());
+        Self { node, machine, shared, orders, installed, watched, refused, alone, failures }
     }
 
     /// Looks at the graph, and subscribes what can be. Says when to look again at the latest, where that is soon.
@@ -143,7 +146,7 @@ impl Survey {
         if let Some(type_name) = &chosen
             && current != chosen
         {
-            match self.subscribe(&stream, type_name) {
+            match self.try_with(&topic, type_name, |survey| survey.subscribe(&stream, type_name)) {
                 Ok(()) => {
                     self.alone.forget(&topic);
                     self.set_current(name, Some(type_name.clone()));
@@ -229,13 +232,32 @@ impl Survey {
         if publishers.iter().all(|publisher| publisher.type_name != type_name) {
             return Err(format!("nobody publishes it with the type {type_name} of its pattern"));
         }
-        self.prepare(config, &type_name)?;
+        self.try_with(topic, &type_name, |survey| survey.prepare(config, &type_name).map(drop))?;
         let stream = self.machine.live_stream(topic).map_err(|error| error.to_string())?;
         if let Some(stream) = stream {
             self.watch(stream);
             self.look_after(topic);
         }
         Ok(())
+    }
+
+    /// Does what needs a type of a topic, unless that failed a moment ago.
+    fn try_with(
+        &mut self,
+        topic: &str,
+        type_name: &str,
+        what: impl FnOnce(&Self) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let now = Instant::now();
+        if let Some(reason) = self.failures.hold(topic, type_name, now) {
+            return Err(reason.to_owned());
+        }
+        let result = what(self);
+        match &result {
+            Ok(()) => self.failures.forget(topic),
+            Err(reason) => self.failures.note(topic, type_name, reason, now),
+        }
+        result
     }
 
     /// What is needed to read a type under a stream's rules.

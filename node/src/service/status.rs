@@ -49,6 +49,9 @@ pub struct NodeStatus {
     pub links: Vec<String>,
     /// Connected peers.
     pub peers: Vec<PeerStatus>,
+    /// Peers that are banned.
+    #[serde(default)]
+    pub banned: Vec<BannedStatus>,
     /// How it is reached, and how it reaches others.
     pub reach: ReachStatus,
     /// Inbound connections.
@@ -86,6 +89,15 @@ pub struct NodeStatus {
     pub process: ProcessStatus,
     /// What somebody should look at.
     pub warnings: Vec<Warning>,
+}
+
+/// A peer that is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BannedStatus {
+    /// The peer.
+    pub peer: String,
+    /// What is left of its ban, in seconds; `None` for one that does not end.
+    pub left_s: Option<u64>,
 }
 
 /// Inbound connections: how many there are, and what keeps one address from having them all.

@@ -15,10 +15,10 @@ use tributary_protocol::{
 use super::support::{Node, Rogue, pair, soon, tcp_config};
 
 #[derive(Default)]
-struct Chunks(HashMap<Hash, Vec<u8>>);
+pub(crate) struct Chunks(HashMap<Hash, Vec<u8>>);
 
 impl Chunks {
-    fn new(count: usize, len: usize) -> (Self, Vec<Wanted>) {
+    pub(crate) fn new(count: usize, len: usize) -> (Self, Vec<Wanted>) {
         let mut chunks = Self::default();
         let wanted = (0..count)
             .map(|i| {

@@ -32,7 +32,7 @@ async fn follow(bench: &mut Bench, program: &Path) {
         "roles: [machine]\nnetwork: {{ listen: [/ip4/127.0.0.1/tcp/0] }}\nstreams:\n  - {{ topic: {STREAM}, mode: file, \
          access: {{ policy: free }}, chunk: {{ bytes: 4KiB }} }}\n"
     );
-    let machine = Node::with(program, &dir.join("machine"), &config).await;
+    let machine = Node::start(program, &dir.join("machine"), &config).await;
     let file = dir.join("file.bin");
     let mut bytes = vec![0; ENTRIES * CHUNK];
     rand::rng().fill_bytes(&mut bytes);

@@ -48,8 +48,17 @@ pub(crate) async fn clock<T>(work: impl Future<Output = T>) -> (f64, T) {
 
 /// The most memory a process has had resident, MiB.
 pub(crate) fn peak_mib(pid: u32) -> f64 {
+    resident(pid, "VmHWM:")
+}
+
+/// The memory a process has resident now, MiB.
+pub(crate) fn resident_mib(pid: u32) -> f64 {
+    resident(pid, "VmRSS:")
+}
+
+fn resident(pid: u32, field: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kib = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
     kib.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
 }
 

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use rand::Rng as _;
 use serde_json::{Value, json};
 use tributary::{
     control::ControlClient,
@@ -36,6 +37,26 @@ pub(crate) fn program() -> PathBuf {
     std::env::var_os("TRIBUTARY_BIN").map_or_else(|| env!("CARGO_BIN_EXE_tributary-under-test").into(), PathBuf::from)
 }
 
+/// Waits for a state.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..ATTEMPTS {
+        if let Some(found) = look().await {
+            return found;
+        }
+        tokio::time::sleep(WAIT).await;
+    }
+    panic!("still waiting: {what}")
+}
+
+/// A line of 2.7 KB that does not compress: two of its packages are more than the smallest chunk, so each has a chunk of its own.
+pub(crate) fn drip_line(topic: &str, number: u64) -> Vec<u8> {
+    let mut noise = vec![0; 1300];
+    rand::rng().fill_bytes(&mut noise);
+    let mut line = json!({ "topic": topic, "n": number, "noise": hex::encode(noise) }).to_string().into_bytes();
+    line.push(b'\n');
+    line
+}
+
 /// A running node; killed when it is dropped.
 pub(crate) struct Node {
     child: Child,
@@ -52,12 +73,7 @@ impl Node {
         Self::start(program, home, BUYER).await
     }
 
-    /// With a configuration of its own.
-    pub(crate) async fn with(program: &Path, home: &Path, config: &str) -> Self {
-        Self::start(program, home, config).await
-    }
-
-    async fn start(program: &Path, path: &Path, config: &str) -> Self {
+    pub(crate) async fn start(program: &Path, path: &Path, config: &str) -> Self {
         Self::start_by(Command::new(program), path, config).await
     }
 

@@ -53,9 +53,9 @@ ros2: {}
 streams:
   - topic: /image
     mode: raw
-    qos: { reliability: reliable, depth: 10 }
+    qos: { reliability: reliable, depth: 60 }
     chunk: { bytes: 1MiB, max_age: 100ms }
-    queue: { messages: 16, overflow: drop_oldest }
+    queue: { messages: 16, overflow: pause }
     access: { policy: free }
 ";
 

@@ -61,7 +61,7 @@ async fn three(bench: &mut Bench, program: &Path) {
             "roles: [buyer]\nnetwork:\n  listen: [/ip4/127.0.0.1/tcp/0]\n  limits: {{ pull_bytes_per_second: {LIMIT_MIB}MiB }}\n\
              buyer: {{ reseed: true }}\n"
         );
-        let source = Node::with(program, &dir.join(format!("source-{n}")), &config).await;
+        let source = Node::start(program, &dir.join(format!("source-{n}")), &config).await;
         enter(&source, &link, &datasets).await;
         pull(&source, &datasets).await;
         peers.push(source.get("/v1/status").await["listen"][0].as_str().unwrap().to_owned());
@@ -69,7 +69,7 @@ async fn three(bench: &mut Bench, program: &Path) {
     }
     let config =
         format!("roles: [buyer]\nnetwork:\n  listen: [/ip4/127.0.0.1/tcp/0]\n  peers: [{}]\n", peers.join(", "));
-    let buyer = Node::with(program, &dir.join("buyer"), &config).await;
+    let buyer = Node::start(program, &dir.join("buyer"), &config).await;
     enter(&buyer, &link, &datasets).await;
     machine.stop().await;
 

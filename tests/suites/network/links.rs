@@ -1,7 +1,10 @@
-//! Links that lose packets, that are slow, and that are cut.
+//! Links that lose packets, that are slow, that take their time, and that are cut.
+
+use std::time::Duration;
 
 use tributary_tests::{
     home::Sandbox,
+    link::{Conditions, Counted},
     netns::{Host, World},
     node::NodeProcess,
     trade,
@@ -68,6 +71,36 @@ async fn one_packet_of_ten_may_be_lost() {
         assert!(first < 40_000, "{} packets were lost", robot.counted("lossy", "lossy"));
     }
     assert!(peer(office_node, robot_node).await.is_some());
+}
+
+/// 150 ms each way, so 300 ms there and back, and one packet of ten lost in each direction.
+const FAR_AND_BAD: Conditions = Conditions { delay_ms: 150, jitter_ms: 20, loss_per_mille: 100, queue: 1000, seed: 7 };
+
+#[tokio::test]
+async fn over_150_ms_each_way_and_with_one_packet_of_ten_lost_all_arrives() {
+    let Some(world) = World::new() else { return };
+    let sandbox = Sandbox::new();
+    let (robot, office) = (world.host("robot"), world.host("office"));
+    let ends = [(&robot, "198.51.100.20"), (&office, "198.51.100.30")];
+    let Some(mut link) = world.link(ends, FAR_AND_BAD) else { return };
+    let robot_node = machine(&sandbox, &robot, "").await;
+    let office_node = buyer(&sandbox, &office, "").await;
+    trade::follow(&office_node, &robot_node).await;
+    // Until enough was lost to tell: how many packets a trade takes is the kernel's choice.
+    let (mut first, mut counted) = (0, [Counted::default(); 2]);
+    while counted.iter().any(|counted| counted.lost < 5) {
+        trade(&robot_node, &office_node, first, 200).await;
+        first += 200;
+        assert!(first < 20_000, "{counted:?}");
+        counted = link.counted();
+    }
+    for counted in link.counted() {
+        let late = Duration::from_micros(counted.shortest_us);
+        assert!(late >= Duration::from_millis(150) && counted.delivered > 5 * counted.lost, "{counted:?}");
+    }
+    // The nodes see it, too.
+    let rtt = until_within("a ping there and back", LONG, async || peer(&office_node, &robot_node).await?.rtt_ms).await;
+    assert!(rtt >= 300, "{rtt} ms");
 }
 
 #[tokio::test]

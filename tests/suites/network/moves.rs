@@ -54,6 +54,30 @@ async fn a_machine_whose_address_changes_is_found_again_and_directly() {
 }
 
 #[tokio::test]
+async fn a_relay_that_loses_an_address_names_none_of_its_ports_any_more() {
+    let Some(world) = World::new() else { return };
+    let sandbox = Sandbox::new();
+    let hub = world.public("hub", "198.51.100.10");
+    hub.sh("ip addr add 198.51.100.11/24 dev eth0");
+    let (hub_node, at) = relay(&sandbox, &hub, "198.51.100.10").await;
+    let robot = world.public("robot", "198.51.100.20");
+    let robot_node = machine(&sandbox, &robot, &list("relays", &[&at])).await;
+    reserved(&robot_node, 1).await;
+    let ports = async |ip: &str| {
+        let own = hub_node.status().await.reach.addresses.into_iter().map(|own| own.addr);
+        own.filter(|own| own.contains(&format!("/{ip}/"))).count()
+    };
+    // TCP and QUIC.
+    until("both addresses", async || (ports("198.51.100.11").await == 2).then_some(())).await;
+
+    hub.sh("ip addr del 198.51.100.11/24 dev eth0");
+    until_within("the end of the address", LONG, async || (ports("198.51.100.11").await == 0).then_some(())).await;
+    assert_eq!(ports("198.51.100.10").await, 2);
+    // Who came by the other address stays.
+    reserved(&robot_node, 1).await;
+}
+
+#[tokio::test]
 async fn peers_on_one_local_network_find_each_other_without_an_address() {
     let Some(world) = World::new() else { return };
     let sandbox = Sandbox::new();

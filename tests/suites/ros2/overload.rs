@@ -112,6 +112,36 @@ async fn with_drop_oldest_the_queue_loses_and_the_buyer_sees_each_gap() {
     assert_eq!(flooded.gap(), flooded.lane.dropped);
 }
 
+/// Messages that the machine has not taken when a burst ends, so many that a short history would have lost some.
+const BEHIND: u64 = 100;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_both_sides_keep_all_nothing_is_lost() {
+    let stream = fields("/scan", ", queue: { messages: 8, overflow: pause }");
+    let stream = stream.replace(super::world::DEEP, ", qos: { reliability: reliable, history: keep_all }");
+    let world = World::start(&[stream], ROS2).await;
+    let mut robot = world.rclpy("robot").await;
+    robot.advertise("/scan", SCAN, json!({ "history": "keep_all" })).await;
+    world.meet(&mut robot, "/scan", 1).await;
+    robot.publish("/scan", 1, scan()).await;
+    world.durable("/scan", 1).await;
+
+    let mut published = 1;
+    loop {
+        assert!(published < BURST * BURSTS, "the machine takes whatever comes: this is no overload");
+        robot.publish("/scan", BURST, scan().first(published)).await;
+        published += BURST;
+        let behind = published - world.stream("/scan").await.source.unwrap().received;
+        let (source, lane) = settled(&world, published).await;
+        assert_eq!((source.lost, source.refused, lane.dropped, lane.refused), (0, 0, 0, 0));
+        if behind >= BEHIND {
+            break;
+        }
+    }
+    let bought = world.buy(&["/scan"]).await.remove(0);
+    assert!(bought.numbers("/scan_time").into_iter().eq(0..published), "each message once, in order");
+}
+
 /// The field of that name in the bytes of a scan: behind the encapsulation header, the stamp, an empty `frame_id` and four floats.
 fn scan_time(bought: &Bought, package: &Package) -> u64 {
     let cdr = bought.blob(&package.fields["cdr"]);

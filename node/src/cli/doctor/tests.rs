@@ -118,6 +118,7 @@ fn every_relayed_peer_has_a_reason() {
         upgrade,
         rtt_ms: None,
         score: 0.0,
+        topics: 0,
     };
     let why = |upgrade, hole_punching, translation| {
         let reach = ReachStatus { hole_punching, translation, ..ReachStatus::default() };

@@ -80,6 +80,7 @@ fn busy(names: &[&str]) -> Snapshot {
         upgrade: None,
         rtt_ms: None,
         score: 0.0,
+        topics: 0,
     };
     let subscription = SubscriptionStatus {
         machine: Did::from_bytes([3; 20]),
@@ -104,6 +105,7 @@ fn busy(names: &[&str]) -> Snapshot {
         listen: Vec::new(),
         links: Vec::new(),
         peers: vec![peer.clone(), peer],
+        banned: Vec::new(),
         reach: ReachStatus::default(),
         inbound: InboundStatus { limit: 256, ..InboundStatus::default() },
         traffic: TrafficStatus::default(),

@@ -22,7 +22,7 @@ use crate::net::{
     behaviour::local_peers,
     event::{ReachReport, Relaying, Translation, Transport, Upnp},
     reachability::Change,
-    scope::{Scope, bare, is_relayed},
+    scope::{Scope, bare, ip_of, is_relayed},
     streams::OpenError,
 };
 
@@ -198,6 +198,9 @@ impl Task {
         if is_relayed(address) {
             return;
         }
+        if self.reachability.not_listening(address) {
+            self.swarm.remove_external_address(&bare(address.clone()));
+        }
         let Some(gone) = ip_of(address) else { return };
         if self.swarm.listeners().any(|own| ip_of(own) == Some(gone)) {
             return;
@@ -223,8 +226,9 @@ impl Task {
         for id in dead {
             self.swarm.close_connection(id);
         }
-        if self.reachability.not_listening(address) {
-            self.swarm.remove_external_address(&bare(address.clone()));
+        // Peers have reached us there at this port and at others; they are told at the next beat that they no longer do.
+        for told in self.reachability.gone(gone) {
+            self.swarm.remove_external_address(&told);
         }
         self.network_changed();
     }
@@ -396,15 +400,6 @@ impl Task {
     }
 }
 
-/// The address of a host in a multiaddr.
-fn ip_of(address: &Multiaddr) -> Option<std::net::IpAddr> {
-    match address.iter().next()? {
-        Protocol::Ip4(ip) => Some(ip.into()),
-        Protocol::Ip6(ip) => Some(ip.to_canonical()),
-        _ => None,
-    }
-}
-
 /// The port in a multiaddr.
 fn port_of(address: &Multiaddr) -> Option<u16> {
     match address.iter().nth(1)? {
@@ -412,3 +407,6 @@ fn port_of(address: &Multiaddr) -> Option<u16> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,6 +84,9 @@ impl Peer {
 
 impl Task {
     pub(super) fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: ConnectedPoint, first: bool) {
+        if let ConnectedPoint::Dialer { address, .. } = &endpoint {
+            self.book.met(peer, address);
+        }
         let connection = Connection { endpoint, since: Instant::now(), rtt: None, missed_pings: 0, observed: None };
         self.peers.entry(peer).or_default().connections.insert(id, connection);
         self.dialled(id, peer);
@@ -149,6 +152,7 @@ impl Task {
 
     pub(super) fn peer_list(&self) -> Vec<PeerInfo> {
         let (gossip, now) = (&self.swarm.behaviour().gossip, Instant::now());
+        let topics: HashMap<&PeerId, usize> = gossip.all_peers().map(|(peer, topics)| (peer, topics.len())).collect();
         let info = |(id, peer): (&PeerId, &Peer)| {
             let mut paths: Vec<Path> = peer.connections.values().map(Connection::path).collect();
             // In the order in which bulk takes them.
@@ -170,6 +174,7 @@ impl Task {
                 paths,
                 upgrade,
                 score: gossip.peer_score(id).unwrap_or(0.0),
+                topics: topics.get(id).copied().unwrap_or(0),
             })
         };
         self.peers.iter().filter_map(info).collect()
@@ -201,6 +206,7 @@ impl Task {
         if let Some(lifted) = lifted {
             blocked.unblock_peer(lifted);
         }
+        self.book.forget(&peer);
         if blocked.block_peer(peer) {
             count(&self.counters.bans);
             tracing::info!(%peer, "peer banned");

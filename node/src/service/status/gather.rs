@@ -9,15 +9,16 @@ use tributary_protocol::{
 use tributary_store::Store;
 
 use super::{
-    super::Node, AccessStatus, FaultyPublisher, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus,
-    NodeStatus, OwnLogStatus, PeerStatus, ProcessStatus, ReachStatus, RefusedTopic, Ros2Status, ServedStatus,
-    SourceReport, SourceState, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus, TrafficStatus,
-    Warning, WarningCode,
+    super::Node, AccessStatus, BannedStatus, FaultyPublisher, FollowedLogStatus, FollowedStatus, HookStatus,
+    InboundStatus, NodeStatus, OwnLogStatus, PeerStatus, ProcessStatus, ReachStatus, RefusedTopic, Ros2Status,
+    ServedStatus, SourceReport, SourceState, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus,
+    TrafficStatus, Warning, WarningCode,
 };
 use crate::{
     config::{Mode, Policy, show_duration},
     feeds::FeedStatus,
     machine::{Machine, MachineError, StreamReport, stored_bindings},
+    net::Ban,
 };
 
 /// A binding that ends sooner is warned about.
@@ -31,6 +32,7 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
     let listen = inner.net.listen_addrs().await.unwrap_or_default();
     let peers = inner.net.peers().await.unwrap_or_default();
     let reach = inner.net.reach().await.map_or_else(|_| ReachStatus::default(), ReachStatus::from);
+    let banned = inner.net.remembered().await.map_or_else(|_| Vec::new(), |remembered| remembered.bans);
     let links = node.links().await.unwrap_or_default();
     let mut feeds = Vec::new();
     if let Some(followed) = &inner.feeds {
@@ -54,6 +56,7 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
         listen: listen.iter().map(ToString::to_string).collect(),
         links: links.iter().map(ToString::to_string).collect(),
         peers: peers.into_iter().map(PeerStatus::from).collect(),
+        banned: banned.into_iter().map(banned_status).collect(),
         reach,
         inbound: inbound_status(node),
         traffic: TrafficStatus::new(&inner.net.stats(), inner.sync.status()),
@@ -278,6 +281,7 @@ fn incomplete(node: &Node, now_ms: u64, reason: &str) -> NodeStatus {
         listen: Vec::new(),
         links: Vec::new(),
         peers: Vec::new(),
+        banned: Vec::new(),
         reach: ReachStatus::default(),
         inbound: inbound_status(node),
         traffic: TrafficStatus::default(),
@@ -297,6 +301,12 @@ fn incomplete(node: &Node, now_ms: u64, reason: &str) -> NodeStatus {
         process: ProcessStatus::default(),
         warnings: vec![Warning { code: WarningCode::StatusIncomplete, message: reason.to_owned() }],
     }
+}
+
+fn banned_status(ban: Ban) -> BannedStatus {
+    // A ban with half a second left is one.
+    let left_s = ban.left.map(|left| left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0)));
+    BannedStatus { peer: ban.peer.to_string(), left_s }
 }
 
 fn inbound_status(node: &Node) -> InboundStatus {

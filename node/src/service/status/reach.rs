@@ -30,6 +30,9 @@ pub struct PeerStatus {
     pub rtt_ms: Option<u64>,
     /// Its gossip score; 0 is neutral.
     pub score: f64,
+    /// Gossip topics that it listens to.
+    #[serde(default)]
+    pub topics: u64,
 }
 
 /// One connection to a peer.
@@ -132,6 +135,7 @@ impl From<PeerInfo> for PeerStatus {
             upgrade: info.upgrade.map(UpgradeStatus::from),
             rtt_ms: info.rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
             score: info.score,
+            topics: u64::try_from(info.topics).unwrap_or(u64::MAX),
         }
     }
 }
