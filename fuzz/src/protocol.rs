@@ -7,7 +7,7 @@ use std::{
 };
 
 use tributary_protocol::{
-    access::{Grant, GrantExpectation, Selection, SignedQuote, SignedRequest},
+    access::{Grant, GrantExpectation, Selection, SignedDeposit, SignedQuote, SignedRequest},
     binding::{Binding, BindingChain, SignedBinding},
     dataset::{DatasetEntry, DatasetTree, verify_inclusion},
     entry::{Entry, EntryBody, SignedEntry, SignedHead},
@@ -291,6 +291,15 @@ pub fn quote(data: &[u8]) {
     assert_eq!(again.quote(), signed.quote());
     assert_eq!(again.terms_hash(), signed.terms_hash());
     let _ = signed.verify(&known::binding(), &known::buyer(), known::NOW_MS);
+}
+
+/// What a machine leaves with mirrors.
+pub(crate) fn deposit(data: &[u8]) {
+    let Ok(signed) = SignedDeposit::decode(data) else { return };
+    assert_eq!(signed.bytes(), data);
+    let again = SignedDeposit::sign(signed.deposit().clone(), &known::feed_key()).expect("it was read");
+    assert_eq!(again.deposit(), signed.deposit());
+    let _ = signed.verify(&known::binding(), known::NOW_MS);
 }
 
 /// A signed request for access.

@@ -36,7 +36,10 @@ pub fn access_message(data: &[u8]) {
             protocol::quote(&quote);
             protocol::request(&request);
         }
-        Some(AccessMessage::Deposit { grants }) => grants.iter().for_each(|bytes| protocol::grant(bytes)),
+        Some(AccessMessage::Deposit { deposit, grants, .. }) => {
+            protocol::deposit(&deposit);
+            grants.iter().for_each(|bytes| protocol::grant(bytes));
+        }
         _ => {}
     }
 }
@@ -46,6 +49,7 @@ pub fn access_reply(data: &[u8]) {
     match round_trip(data, AccessReply::decode, AccessReply::encode) {
         Some(AccessReply::Quote(quote)) => protocol::quote(&quote),
         Some(AccessReply::Granted { grants, .. }) => grants.iter().for_each(|bytes| protocol::grant(bytes)),
+        Some(AccessReply::Statement(deposit)) => protocol::deposit(&deposit),
         _ => {}
     }
 }

@@ -20,13 +20,16 @@ mod agent;
 mod error;
 mod hosts;
 mod metrics;
+mod mirror;
 mod overrides;
 mod pattern;
 mod peaq;
+mod rates;
 mod reaching;
 mod reader;
 mod ros2;
 mod rules;
+mod scenario;
 mod sections;
 mod stream;
 mod units;
@@ -34,12 +37,15 @@ mod yaml;
 
 pub use error::{ConfigError, Notice, Place};
 pub use metrics::MetricsConfig;
+pub use mirror::{MirrorConfig, MirroredFeed};
 pub use overrides::Overrides;
 pub use pattern::TopicPattern;
 pub use peaq::{BuyerToken, OrchestrationConfig, PaymentCheck, PeaqConfig, PriceConfig, SellerAgent};
+pub use rates::{Profile, RateLimits};
 pub use reaching::{DiscoveryConfig, NatConfig};
 pub use ros2::{Durability, History, Qos, Reliability, Ros2Config, Stamp};
 pub use rules::{DefaultAction, FieldAction, FieldRule, FieldRules, RuleKey, RulesError};
+pub use scenario::{Expectations, Fault, FaultKind, Scenario, ScenarioFeed};
 pub(crate) use sections::DEFAULT_ROTATE;
 pub use sections::{
     BuyerConfig, ControlConfig, Follow, FollowStreams, Limits, NetworkConfig, StoreConfig, Subscription,
@@ -61,6 +67,8 @@ pub enum Role {
     Machine,
     /// Follows feeds, requests access, pulls, verifies, decrypts, exports.
     Buyer,
+    /// Keeps the feeds of others, entries and ciphertext, and serves them. Holds no keys.
+    Mirror,
     /// Carries connections between peers that cannot reach each other, and knows peers. Sees ciphertext only.
     Relay,
 }
@@ -72,6 +80,7 @@ impl Role {
         match self {
             Self::Machine => "machine",
             Self::Buyer => "buyer",
+            Self::Mirror => "mirror",
             Self::Relay => "relay",
         }
     }
@@ -98,6 +107,10 @@ pub struct Config {
     pub follow: Vec<Follow>,
     /// What a buyer keeps up by itself.
     pub buyer: BuyerConfig,
+    /// What a mirror keeps; no feeds without the role mirror.
+    pub mirror: MirrorConfig,
+    /// Mirrors with which a machine leaves the grants of its buyers.
+    pub mirrors: Vec<libp2p::Multiaddr>,
     /// Files for peaq's tools.
     pub peaq: PeaqConfig,
     /// Live ROS 2 topics; `None` is off.
@@ -126,16 +139,21 @@ impl Config {
     /// Whether the entries and chunks of other machines that this node holds are served to whoever asks.
     #[must_use]
     pub fn serves_followed(&self) -> bool {
-        self.buyer.reseed || !self.has_role(Role::Buyer)
+        self.buyer.reseed || self.has_role(Role::Mirror) || !self.has_role(Role::Buyer)
     }
 
     /// Reads the tree. With `agent`, the streams are those of peaq's agent's configuration.
     fn read(root: &Node, base: &Path, agent: Option<&agent::Topics>) -> Result<Self, ConfigError> {
         let section = Section::root(root)?;
-        let roles = section.need("roles", "a list of roles: machine, buyer, relay")?;
+        let roles = section.need("roles", "a list of roles: machine, buyer, mirror, relay")?;
         let mut seen = Vec::new();
         roles.list(8, "a list of roles", |field| {
-            let role = field.one_of(&[("machine", Role::Machine), ("buyer", Role::Buyer), ("relay", Role::Relay)])?;
+            let role = field.one_of(&[
+                ("machine", Role::Machine),
+                ("buyer", Role::Buyer),
+                ("mirror", Role::Mirror),
+                ("relay", Role::Relay),
+            ])?;
             if seen.contains(&role) {
                 return Err(field.conflict("is given twice"));
             }
@@ -143,14 +161,25 @@ impl Config {
             Ok(())
         })?;
         if seen.is_empty() {
-            return Err(roles.wrong("at least one of machine, buyer, relay"));
+            return Err(roles.wrong("at least one of machine, buyer, mirror, relay"));
         }
         let network_field = section.get("network");
         let relay_field = match &network_field {
             Some(field) => field.section()?.get("relay"),
             None => None,
         };
+        let profile_field = match &network_field {
+            Some(field) => field.section()?.get("profile"),
+            None => None,
+        };
         let network = sections::network(network_field)?;
+        if let Some(field) = profile_field
+            && network.profile.is_metered()
+            && seen.contains(&Role::Relay)
+        {
+            return Err(field
+                .conflict("does not go with the role `relay`: a relay carries what others send; remove one of them"));
+        }
         let store = sections::store(section.get("store"))?;
         let control = sections::control(section.get("control"), base)?;
         let metrics = metrics::metrics(section.get("metrics"))?;
@@ -171,6 +200,10 @@ impl Config {
         let follow = sections::follow(follow_field.as_ref())?;
         let buyer_field = section.get("buyer");
         let buyer = sections::buyer(buyer_field.as_ref(), &follow, base)?;
+        let mirror_field = section.get("mirror");
+        let mirror = mirror::mirror(mirror_field.as_ref(), &follow)?;
+        let mirrors_field = section.get("mirrors");
+        let mirrors = mirror::mirrors(mirrors_field.as_ref())?;
         let ros2_field = section.get("ros2");
         let ros2 = ros2::ros2(ros2_field.as_ref())?;
         section.finish()?;
@@ -181,6 +214,8 @@ impl Config {
             (streams_field, streams.is_empty(), Role::Machine, "machine"),
             (follow_field, follow.is_empty(), Role::Buyer, "buyer"),
             (buyer_field, buyer == BuyerConfig::default(), Role::Buyer, "buyer"),
+            (mirror_field, false, Role::Mirror, "mirror"),
+            (mirrors_field, mirrors.is_empty(), Role::Machine, "machine"),
         ] {
             if let Some(field) = field
                 && !empty
@@ -188,6 +223,9 @@ impl Config {
             {
                 return Err(field.conflict(format!("needs the role `{name}`; add it to `roles` or remove the section")));
             }
+        }
+        if seen.contains(&Role::Mirror) && mirror.feeds.is_empty() {
+            return Err(roles.conflict("has the role `mirror`, and no `mirror.feeds` says whose feeds it keeps"));
         }
         Ok(Self {
             roles: seen,
@@ -199,6 +237,8 @@ impl Config {
             streams,
             follow,
             buyer,
+            mirror,
+            mirrors,
             peaq,
             ros2,
             notices: Vec::new(),

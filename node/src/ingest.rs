@@ -193,6 +193,21 @@ pub struct SourceMessage {
     pub content: Content,
 }
 
+impl SourceMessage {
+    /// A value as a message of now: its fields are those of its JSON object.
+    ///
+    /// # Errors
+    ///
+    /// Why the value is no JSON object, such as a struct or a map, or cannot be a message.
+    pub fn of(topic: &str, value: &impl serde::Serialize) -> Result<Self, String> {
+        let text = serde_json::to_vec(value).map_err(|error| error.to_string())?;
+        let fields = topic::json_fields(&text, tributary_protocol::package::MAX_LINE)?;
+        let now = ndjson::now_ns();
+        let content = Content::Fields(fields);
+        Ok(Self { topic: topic.into(), type_name: "".into(), log_time_ns: now, publish_time_ns: now, content })
+    }
+}
+
 /// What a message says.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]

@@ -27,6 +27,8 @@ mod lone;
 mod meter;
 mod muxer;
 mod nudge;
+mod providers;
+mod providing;
 mod pull;
 mod pull_client;
 mod pull_server;
@@ -36,6 +38,7 @@ mod reputation;
 mod reservations;
 mod room;
 mod scope;
+mod shaping;
 mod streams;
 mod swarm;
 mod task;
@@ -46,19 +49,22 @@ mod wanted;
 pub use book::{Ban, KnownPeer, Remembered};
 pub use client::{Client, PeaqStreams};
 pub use config::{AddressCaps, ConnectionCaps, NetConfig, QueueCaps, RelayCaps};
-pub use error::{DialFailure, NetError, PublishError, RequestError, StartError, SubscribeError};
+pub use error::{DialFailure, NetError, ProvidersError, PublishError, RequestError, StartError, SubscribeError};
 pub use event::{
-    Acceptance, GossipMessage, InboundRequest, NetEvents, NetStats, Path, PeerEvent, PeerInfo, PublishOutcome,
-    ReachReport, Relaying, RespondError, Responder, Translation, Transport, Upgrade, Upnp,
+    Acceptance, GossipMessage, InboundRequest, NetEvents, NetStats, Path, PeerEvent, PeerInfo, Provider,
+    ProvidingReport, PublishOutcome, ReachReport, Relaying, RespondError, Responder, Translation, Transport, Upgrade,
+    Upnp,
 };
 pub use frame::FrameError;
 pub use lone::{Lone, LoneError, open_lone};
 pub use meter::{NetTimings, PulledStats, RequestStats};
+pub use providers::ProviderCaps;
 pub use pull_client::{PullClient, PullError, PullItem, PullOptions, Wanted};
 pub use pull_server::{ChunkLookup, ChunkProvider, PullServer, PullServerConfig, PullServerError, PullServerStats};
 pub use reachability::{AddressState, OwnAddress, Reach};
 pub use reputation::Offence;
 pub use reservations::{RelayReservation, ReservationState};
+pub use shaping::{Class, Pace, RateCaps, RateReport, RatesReport, Way, WayReport};
 pub use task::start;
 
 // The types of libp2p that appear in our signatures.

@@ -17,6 +17,7 @@
 pub mod access;
 mod announcer;
 mod chunks;
+mod depositor;
 mod error;
 pub mod health;
 mod jobs;
@@ -48,14 +49,15 @@ use tributary_protocol::{
 use tributary_store::{OpenReport, Store};
 
 use self::{
-    access::AccessService,
+    access::{AccessPolicy, AccessService, AtMirrors},
     announcer::{FeedAnnouncer, Outbox},
     chunks::StoredChunks,
+    depositor::Depositor,
     health::Health,
     keeper::Kept,
     memory::Memory,
     router::Routes,
-    settings::{delivery_limits, net_config, parties, pull_config, store_options},
+    settings::{delivery_limits, max_attachment, net_config, parties, pull_config, store_options},
     status::NodeStatus,
     sync_server::{FollowedHeads, SyncServer},
 };
@@ -66,6 +68,7 @@ use crate::{
     feeds::{FeedLink, Feeds, FeedsOptions, MAX_LINK_ADDRS},
     home::{Home, HomeLock, MachineKeys, Passphrase},
     machine::{Clock, Machine, MachineOptions, system_clock},
+    mirror::{Mirror, MirrorOptions},
     net::{self, AddressState, Client, Multiaddr, NetError, NetEvents, PullServer},
     peaq::{
         Deliveries, Parties,
@@ -127,6 +130,8 @@ struct Inner {
     outbox: Option<Arc<Outbox>>,
     feeds: Option<Feeds>,
     buyer: Option<Buyer>,
+    mirror: Option<Mirror>,
+    depositor: Arc<Depositor>,
     access: Arc<AccessService>,
     sync: Arc<SyncServer>,
     gossip_took: Arc<Durations>,
@@ -159,6 +164,15 @@ impl Node {
     ///
     /// Names what is wrong; nothing is left running then.
     pub async fn start(options: NodeOptions) -> Result<Self, NodeError> {
+        Self::start_with(options, None).await
+    }
+
+    /// As [`Node::start`], with what decides requests that would otherwise wait for the operator.
+    ///
+    /// # Errors
+    ///
+    /// As [`Node::start`].
+    pub async fn start_with(options: NodeOptions, policy: Option<Arc<dyn AccessPolicy>>) -> Result<Self, NodeError> {
         let NodeOptions { home, mut config, passphrase, ros_arguments } = options;
         if ros_arguments.is_some() {
             config.ros2.get_or_insert_default();
@@ -196,8 +210,18 @@ impl Node {
                 return Err(error.into());
             }
         };
-        let parts =
-            Parts { home, config, lock, keys, store: store.clone(), net: net.clone(), clock, memory, ros_arguments };
+        let parts = Parts {
+            home,
+            config,
+            lock,
+            keys,
+            store: store.clone(),
+            net: net.clone(),
+            clock,
+            memory,
+            ros_arguments,
+            policy,
+        };
         match Self::assemble(parts, events).await {
             Ok(node) => Ok(node),
             Err(error) => {
@@ -209,11 +233,11 @@ impl Node {
     }
 
     async fn assemble(parts: Parts, events: NetEvents) -> Result<Self, NodeError> {
-        let Parts { home, config, lock, keys, store, net, clock, memory, ros_arguments } = parts;
+        let Parts { home, config, lock, keys, store, net, clock, memory, ros_arguments, policy } = parts;
         let did = keys.identity.did();
         // From here on nobody who subscribes is missed.
         let peer_events = net.watch_peers();
-        let (announcer, announcements, outbox) = FeedAnnouncer::new();
+        let (announcer, announcements, outbox) = FeedAnnouncer::new(max_attachment(&config));
         let opened = {
             let (store, net, clock, config) = (store.clone(), net.clone(), Arc::clone(&clock), config.clone());
             let (home, runtime) = (home.clone(), tokio::runtime::Handle::current());
@@ -223,7 +247,7 @@ impl Node {
             })
             .await?
         };
-        let Sides { machine, feeds, buyer } = opened?;
+        let Sides { machine, feeds, buyer, mirror } = opened?;
         let finish = machine.clone();
         let finished = async move {
             let outbox = machine.is_some().then_some(outbox);
@@ -231,9 +255,18 @@ impl Node {
             let (hooks, hook_runner) = access::hooks(home.path());
             let access = {
                 let (machine, store, clock) = (machine.clone(), store.clone(), Arc::clone(&clock));
-                blocking(move || AccessService::open(machine, store, clock, rate, Some(hooks))).await??
+                let at_mirrors = AtMirrors {
+                    mirrors: depositor::peers_of(&config.mirrors),
+                    deposits: mirror.as_ref().and_then(|mirror| mirror.deposits().cloned()),
+                };
+                blocking(move || -> Result<_, access::AccessError> {
+                    let access = AccessService::open(machine, store, clock, rate, Some(hooks), at_mirrors)?;
+                    access.know_mirrors()?;
+                    Ok(access)
+                })
+                .await??
             };
-            let access = Arc::new(access);
+            let access = Arc::new(access.with_policy(policy));
             let with_outbox = machine.clone().zip(outbox.clone());
             let (serves_followed, followed) = (config.serves_followed(), feeds.clone());
             let followed = serves_followed.then(|| -> FollowedHeads {
@@ -274,6 +307,7 @@ impl Node {
             let kept = Kept {
                 net: &net,
                 store: &store,
+                machine: machine.as_ref(),
                 buyer: buyer.as_ref(),
                 access: &access,
                 config: &config,
@@ -281,6 +315,11 @@ impl Node {
                 clock: &clock,
             };
             keeper::start(&kept, &mut tasks);
+            if let Some(mirror) = &mirror {
+                mirror.start(&mut tasks);
+            }
+            let depositor = Arc::new(Depositor::default());
+            depositor.start(&net, &access, &config.mirrors, &mut tasks);
             tasks.spawn(hook_runner.run());
             {
                 let (memory, net) = (Arc::clone(&memory), net.clone());
@@ -322,6 +361,8 @@ impl Node {
                 outbox,
                 feeds,
                 buyer,
+                mirror,
+                depositor,
                 access,
                 sync,
                 gossip_took,
@@ -353,7 +394,7 @@ impl Node {
         self.inner.machine.as_ref()
     }
 
-    /// The feeds of other machines that it follows, with the role buyer.
+    /// The feeds of other machines that it follows, with the roles buyer and mirror.
     #[must_use]
     pub fn feeds(&self) -> Option<&Feeds> {
         self.inner.feeds.as_ref()
@@ -363,6 +404,12 @@ impl Node {
     #[must_use]
     pub fn buyer(&self) -> Option<&Buyer> {
         self.inner.buyer.as_ref()
+    }
+
+    /// The feeds that it keeps for others, with the role mirror.
+    #[must_use]
+    pub fn mirror(&self) -> Option<&Mirror> {
+        self.inner.mirror.as_ref()
     }
 
     /// The store.
@@ -504,6 +551,7 @@ struct Parts {
     clock: Clock,
     memory: Arc<Memory>,
     ros_arguments: Option<Vec<String>>,
+    policy: Option<Arc<dyn AccessPolicy>>,
 }
 
 impl Inner {
@@ -566,6 +614,7 @@ struct Sides {
     machine: Option<Arc<Machine>>,
     feeds: Option<Feeds>,
     buyer: Option<Buyer>,
+    mirror: Option<Mirror>,
 }
 
 /// Opens the sides that the roles name.
@@ -578,9 +627,9 @@ fn open_sides(
     announcer: Arc<FeedAnnouncer>,
     clock: &Clock,
 ) -> Result<Sides, NodeError> {
-    let feeds = if config.has_role(Role::Buyer) {
+    let feeds = if config.has_role(Role::Buyer) || config.has_role(Role::Mirror) {
         let (did, clock) = (keys.identity.did(), Arc::clone(clock));
-        Some(Feeds::open(FeedsOptions { did, store: store.clone(), net: Some(net), clock })?)
+        Some(Feeds::open(FeedsOptions { did, store: store.clone(), net: Some(net.clone()), clock })?)
     } else {
         None
     };
@@ -602,7 +651,17 @@ fn open_sides(
     } else {
         None
     };
-    Ok(Sides { machine, feeds, buyer })
+    let mirror = match &feeds {
+        Some(feeds) if config.has_role(Role::Mirror) => Some(Mirror::open(MirrorOptions {
+            config: config.mirror.clone(),
+            feeds: feeds.clone(),
+            store: store.clone(),
+            net,
+            clock: Arc::clone(clock),
+        })?),
+        _ => None,
+    };
+    Ok(Sides { machine, feeds, buyer, mirror })
 }
 
 /// Starts the ROS side, which ends as a source does: when the node stops, before the lanes.

@@ -26,6 +26,7 @@ mod namespaces;
 mod plan;
 mod process;
 mod running;
+pub mod scenario;
 mod state;
 pub mod status;
 pub mod verify;

@@ -6,7 +6,9 @@
 mod net_suite {
     mod addresses;
     mod gossip;
+    mod providers;
     mod pull;
+    mod rates;
     mod relay;
     mod requests;
     mod soak;

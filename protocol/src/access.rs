@@ -17,12 +17,14 @@
 //! buyer, another machine, another price or another range. All layouts are big endian, with a version in front, and stand in
 //! the module of each object.
 
+pub mod deposit;
 pub mod grant;
 pub mod quote;
 pub mod request;
 pub mod sealing;
 pub mod selection;
 
+pub use deposit::{Deposit, DepositError, DepositState, SignedDeposit};
 pub use grant::{Grant, GrantError, GrantExpectation, GrantHeader, GrantRange, Issuer};
 pub use quote::{Price, Quote, QuoteError, SignedQuote};
 pub use request::{AccessRequest, Payment, RequestError, SignedRequest};

@@ -46,11 +46,14 @@ pub enum Context {
     Grant,
     /// A statement that something was delivered.
     Receipt,
+    /// What is left with a mirror about a request.
+    Deposit,
 }
 
 impl Context {
     /// Every context there is.
-    pub const ALL: [Self; 6] = [Self::Entry, Self::Head, Self::Quote, Self::Request, Self::Grant, Self::Receipt];
+    pub const ALL: [Self; 7] =
+        [Self::Entry, Self::Head, Self::Quote, Self::Request, Self::Grant, Self::Receipt, Self::Deposit];
 
     /// The text that stands in front of the signed bytes: ASCII, without NUL, with the version of the layout it signs.
     #[must_use]
@@ -62,6 +65,7 @@ impl Context {
             Self::Request => "tributary/request/1",
             Self::Grant => "tributary/grant/1",
             Self::Receipt => "tributary/receipt/1",
+            Self::Deposit => "tributary/deposit/1",
         }
     }
 

@@ -16,11 +16,13 @@
 pub mod access;
 pub(crate) mod cbor;
 pub mod gossip;
+pub mod providers;
 pub mod pull;
 pub mod sync;
 
 pub use access::{AccessMessage, AccessReply, DenyCode};
 pub use gossip::{FeedMessage, parse_topic, topic_machine, topic_stream};
+pub use providers::{PROVIDER_EXPIRY, provider_key};
 pub use pull::{PullHeader, PullRequest, PullStatus};
 pub use sync::{SyncRequest, SyncResponse};
 

@@ -5,8 +5,8 @@
 //! cargo bench -p tributary-tests --bench end_to_end -- seal packages     only these sections
 //! ```
 //!
-//! Sections: `seal`, `packages`, `store`, `pull`, `sources`, `catchup`, `latency`, `forward`, `frames`, `grant`, `access`, and with
-//! `--features ros2` in the environment of
+//! Sections: `seal`, `packages`, `store`, `pull`, `sources`, `catchup`, `latency`, `forward`, `frames`, `grant`, `access`, `testnet`,
+//! `hostile`, and with `--features ros2` in the environment of
 //! `tests/tools/ros2_env.sh`: `ros2`. A figure and what it is compared with take turns, five rounds; a ratio
 //! is the median of the ratios of the rounds, because machines and disks drift. What happens inside one thread is measured in CPU
 //! time of that thread, so "per core" holds on a machine that does something else, too; what waits for disks and peers is
@@ -19,6 +19,9 @@
 //! | `TRIBUTARY_BENCH_DIR` | where stores and homes go, on a real disk; default: below the build directory |
 //! | `TRIBUTARY_BENCH_SKIP_4GIB` | when set, the pull of 4 GiB is left out (it needs 9 GiB of disk) |
 //! | `TRIBUTARY_BENCH_OFFICIAL_CHUNKS` | chunks that the official `grant` has at most, 4,000 when not set |
+//! | `TRIBUTARY_BENCH_TESTNET_PAIRS` | machines, and buyers, of the section `testnet`: 20 when not set |
+//! | `TRIBUTARY_BENCH_TESTNET_SECONDS` | how long it runs: 180 when not set |
+//! | `TRIBUTARY_BENCH_HOSTILE_MIB` | what is pulled beside a hostile peer, 48 when not set |
 //! | `TRIBUTARY_BENCH_ROUNDS` | rounds, 5 when not set |
 //! | `TRIBUTARY_BENCH_MESSAGES` | messages in a round of `latency`, and entries in one of `forward`; 400 when not set |
 
@@ -44,6 +47,8 @@ mod forward;
 mod frames;
 #[path = "end_to_end/grant.rs"]
 mod grant;
+#[path = "end_to_end/hostile.rs"]
+mod hostile;
 #[path = "end_to_end/latency.rs"]
 mod latency;
 #[path = "end_to_end/machine.rs"]
@@ -69,6 +74,8 @@ mod sources;
 mod store;
 #[path = "end_to_end/table.rs"]
 mod table;
+#[path = "end_to_end/testnet.rs"]
+mod testnet;
 
 use std::path::PathBuf;
 
@@ -87,6 +94,8 @@ const SECTIONS: &[&str] = &[
     "frames",
     "grant",
     "access",
+    "testnet",
+    "hostile",
     #[cfg(feature = "ros2")]
     "ros2",
 ];
@@ -103,7 +112,7 @@ struct Bench {
 }
 
 fn main() {
-    if measure::run_child() || bare::run_child() {
+    if measure::run_child() || bare::run_child() || hostile::run_child() {
         return;
     }
     // Cargo adds `--bench`.
@@ -136,6 +145,8 @@ fn main() {
             "forward" => forward::run(&mut bench),
             "frames" => frames::run(&mut bench),
             "grant" => grant::run(&mut bench),
+            "testnet" => testnet::run(&mut bench),
+            "hostile" => hostile::run(&mut bench),
             #[cfg(feature = "ros2")]
             "ros2" => ros2::run(&mut bench),
             _ => access::run(&mut bench),

@@ -127,3 +127,33 @@ pub(crate) fn or_skip<T>(what: &str, made: Result<T, String>) -> Option<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, process::Command};
+
+    use super::*;
+
+    fn succeeds(command: &mut Command) -> bool {
+        command.env("PATH", TOOLS).status().unwrap().success()
+    }
+
+    #[test]
+    fn what_is_set_up_in_a_namespace_is_there_and_nowhere_else() {
+        const FILE: &str = "/dev/shm/tributary-namespace-test";
+        let set_up = format!("ip link set lo up && mount -t tmpfs -o size=1m tmpfs /dev/shm && touch {FILE}");
+        let Some(namespace) = or_skip("namespaces", Namespace::new(Kind::NetAndMount, &set_up)) else { return };
+        assert!(succeeds(namespace.command("test").args(["-e", FILE])));
+        assert!(!Path::new(FILE).exists());
+
+        let beside = namespace.beside("ip link add inside type bridge").unwrap();
+        assert!(succeeds(beside.command("ip").args(["link", "show", "inside"])));
+        assert!(!succeeds(namespace.command("ip").args(["link", "show", "inside"])));
+    }
+
+    #[test]
+    fn what_cannot_be_set_up_says_why() {
+        let failed = Namespace::new(Kind::Net, "echo 'no such luck' >&2 && false").err();
+        assert!(failed.is_some_and(|error| error.contains("no such luck") || error.contains("unshare")));
+    }
+}

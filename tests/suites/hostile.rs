@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests stop at the first failure, as the tests do")]
 
+#[path = "hostile/clocks.rs"]
+mod clocks;
 #[path = "hostile/entries.rs"]
 mod entries;
 #[path = "hostile/frames.rs"]

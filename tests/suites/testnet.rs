@@ -7,5 +7,6 @@ mod testnet {
     mod crashes;
     mod life;
     mod networks;
+    mod scenarios;
     mod tampering;
 }

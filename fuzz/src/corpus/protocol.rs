@@ -4,8 +4,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng as _;
 use tributary_protocol::{
     access::{
-        AccessRequest, Grant, GrantHeader, GrantRange, Issuer, Payment, Price, Quote, Range, Selection, SignedQuote,
-        SignedRequest,
+        AccessRequest, Deposit, DepositState, Grant, GrantHeader, GrantRange, Issuer, Payment, Price, Quote, Range,
+        Selection, SignedDeposit, SignedQuote, SignedRequest, deposit::hash_of_grants,
     },
     binding::{Binding, LogPosition, SignedBinding},
     dataset::{DatasetBuilder, DatasetTree},
@@ -436,11 +436,26 @@ fn access(seeds: &mut Seeds, trade: &Trade) {
     let request_id = trade.request.id();
     let (quote, request) = (trade.quote.bytes().to_vec(), trade.request.encode());
     let grants: Vec<_> = trade.grants.iter().map(Grant::encode).collect();
+    let deposit = |state| {
+        let deposit = Deposit {
+            machine: known::did(),
+            request_id,
+            revision: 1,
+            issued_ms: known::NOW_MS,
+            expires_ms: known::NOW_MS + 1000,
+            state,
+        };
+        SignedDeposit::sign(deposit, &known::feed_key()).expect(VALID)
+    };
+    let total = u16::try_from(grants.len()).expect("few");
+    let all = hash_of_grants(grants.iter().map(|grant| Hash::of(grant)));
+    let granted = deposit(DepositState::Granted { total, grants: all });
+    let denied = deposit(DepositState::Denied { code: DenyCode::Revoked, reason: "access was revoked".into() });
     let messages = [
         ("quote", AccessMessage::Quote { machine: known::did(), buyer: known::buyer(), selection: every_range() }),
         ("request", AccessMessage::Request { quote: quote.clone(), request }),
         ("fetch", AccessMessage::Fetch { request_id, from: 1 }),
-        ("deposit", AccessMessage::Deposit { grants: grants.clone() }),
+        ("deposit", AccessMessage::Deposit { deposit: granted.bytes().to_vec(), first: 0, grants: grants.clone() }),
     ];
     for (name, message) in messages {
         seeds.add("access_message", name, message.encode().expect(VALID));
@@ -452,6 +467,7 @@ fn access(seeds: &mut Seeds, trade: &Trade) {
         ("denied", AccessReply::Denied { code: DenyCode::Policy, reason: "not on the list".into() }),
         ("busy", AccessReply::Busy { retry_ms: 500 }),
         ("deposited", AccessReply::Deposited { count: 2 }),
+        ("statement", AccessReply::Statement(denied.bytes().to_vec())),
     ];
     for (name, reply) in replies {
         seeds.add("access_reply", name, reply.encode().expect(VALID));

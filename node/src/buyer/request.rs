@@ -13,7 +13,9 @@ use libp2p::PeerId;
 use rand::{Rng, rngs::ThreadRng};
 use serde::Serialize;
 use tributary_protocol::{
-    access::{AccessRequest, Grant, GrantError, Payment, Selection, SignedQuote, SignedRequest},
+    access::{
+        AccessRequest, DepositState, Grant, GrantError, Payment, Selection, SignedDeposit, SignedQuote, SignedRequest,
+    },
     ids::{Did, Hash},
     wire::{AccessMessage, AccessReply, DenyCode},
 };
@@ -31,6 +33,8 @@ const REQUEST_LIFE_MS: u64 = 24 * 60 * 60 * 1000;
 const POLL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// Requests that wait for their grants, per machine, listed at a time.
 const MAX_OPEN: usize = 256;
+/// Mirrors that are asked for the grants of a request.
+const MAX_MIRRORS: usize = 8;
 const VERSION: u8 = 1;
 
 /// What became of a request.
@@ -141,6 +145,8 @@ impl Buyer {
         };
         let bad = |source| AccessError::Quote { did: *did, source };
         let quote = SignedQuote::decode(&bytes).map_err(bad)?;
+        let ours = i64::try_from(self.feeds().now()).unwrap_or(i64::MAX);
+        let theirs = i64::try_from(quote.quote().issued_ms).unwrap_or(i64::MAX);
         // The key may have changed since we looked.
         if self.check_quote(did, &quote).await?.is_err() {
             self.feeds().fetch_bindings(&self.feeds().handle(did)?, peer).await?;
@@ -149,6 +155,7 @@ impl Buyer {
         if quote.quote().selection != selection {
             return Err(AccessError::OtherSelection(*did));
         }
+        self.feeds().handle(did)?.clock_is(theirs.saturating_sub(ours));
         Ok(quote)
     }
 
@@ -157,7 +164,10 @@ impl Buyer {
         did: &Did,
         quote: &SignedQuote,
     ) -> Result<Result<(), tributary_protocol::access::QuoteError>, AccessError> {
-        let (handle, quote, buyer, now) = (self.feeds().handle(did)?, quote.clone(), self.did(), self.feeds().now());
+        let (handle, quote, buyer) = (self.feeds().handle(did)?, quote.clone(), self.did());
+        // It has just come. Whether it is past its time is for the machine to say, when it is taken: by this node's clock, which may be
+        // an hour off, it could be over before it was made.
+        let now = quote.quote().issued_ms;
         Ok(blocking(move || {
             let feed = handle.feed();
             let chain = feed.follower().chain().ok_or(FeedsError::NotFollowed(handle.did))?;
@@ -210,7 +220,8 @@ impl Buyer {
             buyer: self.did(),
             buyer_enc: self.inner.encryption.public(),
             nonce,
-            expires_ms: self.feeds().now().saturating_add(REQUEST_LIFE_MS),
+            // By the machine's clock, which judges it.
+            expires_ms: quote.quote().issued_ms.saturating_add(REQUEST_LIFE_MS),
             payment,
         };
         let request = SignedRequest::sign(request, &self.inner.identity)?;
@@ -302,7 +313,17 @@ impl Buyer {
         let (mut sent, mut message) = if send { (true, ask()) } else { (false, fetch(0)) };
         let mut collected: Vec<Grant> = Vec::new();
         loop {
-            let peer = self.machine_node(&did).await?;
+            let peer = match (self.machine_node(&did).await, &message) {
+                (Ok(peer), _) => peer,
+                // What a request came to may have been left with others; a request itself goes to the machine alone.
+                (Err(error @ AccessError::Unreachable { .. }), AccessMessage::Fetch { .. }) => {
+                    return match self.fetch_from_mirrors(quote, request).await? {
+                        Some(grants) => Ok(AccessOutcome::Granted { request_id, grants }),
+                        None => Err(error),
+                    };
+                }
+                (Err(error), _) => return Err(error),
+            };
             match self.say(peer, &message).await? {
                 AccessReply::Granted { grants, from, total } => {
                     if usize::from(from) != collected.len() {
@@ -335,6 +356,66 @@ impl Buyer {
                 }
                 AccessReply::Denied { code, reason } => return Err(AccessError::Denied { did, code, reason }),
                 _ => return Err(FollowError::Answer { peer, what: "it was asked for access" }.into()),
+            }
+        }
+    }
+
+    /// Fetches what the machine left with its mirrors about a request; `None` when nobody who can be reached has anything.
+    async fn fetch_from_mirrors(
+        &self,
+        quote: &SignedQuote,
+        request: &SignedRequest,
+    ) -> Result<Option<Vec<GrantInfo>>, AccessError> {
+        let (did, request_id) = (request.request().machine, request.id());
+        let handle = self.feeds().handle(&did)?;
+        for peer in self.feeds().others(&handle).await?.into_iter().take(MAX_MIRRORS) {
+            if self.feeds().reach(&handle, peer).await.is_err() {
+                continue;
+            }
+            match self.collect(peer, &did, request_id).await {
+                Ok(grants) if grants.is_empty() => {}
+                Ok(grants) => match self.keep_grants(did, peer, grants, request_id, quote.terms_hash()).await {
+                    Ok(kept) => return Ok(Some(kept)),
+                    Err(error) => tracing::debug!(%did, %peer, %error, "what a mirror has is of no use"),
+                },
+                Err(error @ AccessError::Denied { .. }) => return Err(error),
+                Err(error) => tracing::debug!(%did, %peer, %error, "a mirror has nothing to give"),
+            }
+        }
+        Ok(None)
+    }
+
+    /// All grants that a mirror has for a request. [`AccessError::Denied`] is the machine's own word, signed by it.
+    async fn collect(&self, peer: PeerId, did: &Did, request_id: Hash) -> Result<Vec<Grant>, AccessError> {
+        let mut collected: Vec<Grant> = Vec::new();
+        loop {
+            let from = u16::try_from(collected.len()).unwrap_or(u16::MAX);
+            match self.say(peer, &AccessMessage::Fetch { request_id, from }).await? {
+                AccessReply::Granted { grants, from: first, total } if first == from => {
+                    for bytes in &grants {
+                        let bad = |source| AccessError::Grant { did: *did, source };
+                        collected.push(Grant::decode(bytes).map_err(bad)?);
+                    }
+                    if collected.len() >= usize::from(total) {
+                        return Ok(collected);
+                    }
+                }
+                AccessReply::Statement(bytes) => {
+                    let (handle, now) = (self.feeds().handle(did)?, self.feeds().now());
+                    let said = blocking(move || {
+                        let signed = SignedDeposit::decode(&bytes).ok()?;
+                        let feed = handle.feed();
+                        let chain = feed.follower().chain()?;
+                        signed.verify(chain.current(), now).ok()?;
+                        (signed.deposit().request_id == request_id).then(|| signed.deposit().state.clone())
+                    });
+                    if let Some(DepositState::Denied { code, reason }) = said.await? {
+                        return Err(AccessError::Denied { did: *did, code, reason });
+                    }
+                    return Err(FollowError::Answer { peer, what: "a statement that is not the machine's" }.into());
+                }
+                // A mirror's own no says nothing about the machine's answer.
+                _ => return Ok(Vec::new()),
             }
         }
     }

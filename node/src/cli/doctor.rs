@@ -159,10 +159,10 @@ fn status(context: &Context) -> Result<Option<NodeStatus>, CliError> {
     block_on(async { Ok(Some(client.get("/v1/status").await?)) })
 }
 
-/// A machine must be reached, a buyer need not be.
+/// A machine and whoever serves others must be reached, a buyer need not be.
 fn must_be_reached(config: &Config) -> bool {
     use crate::config::Role;
-    config.has_role(Role::Machine) || config.has_role(Role::Relay)
+    [Role::Machine, Role::Mirror, Role::Relay].into_iter().any(|role| config.has_role(role))
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 use super::{CliError, Context, Table, doctor::path_of, reach::block_on, show};
 use crate::{
     control::api::NodeStatus,
-    service::status::{InboundStatus, Reach, ReachStatus, ReservationState, SourceState, SubscriptionState},
+    service::status::{
+        InboundStatus, RateReport, Reach, ReachStatus, ReservationState, SourceState, SubscriptionState, WayReport,
+    },
 };
 
 fn ask(context: &Context) -> Result<NodeStatus, CliError> {
@@ -25,6 +27,24 @@ fn inbound(inbound: &InboundStatus) -> String {
              from one address",
             show::count(*refused_per_address)
         ));
+    }
+    text
+}
+
+/// "12 KiB/s of 128 KiB/s, 3 MiB since the start; gossip 1 KiB/s of 32 KiB/s, 5 times held back".
+fn way(way: &WayReport) -> String {
+    let rate = |report: &RateReport| {
+        let limit = report.limit.map(|limit| format!(" of {}/s", show::bytes(limit))).unwrap_or_default();
+        format!("{}/s{limit}", show::bytes(report.rate))
+    };
+    let mut text = format!("{}, {} since the start", rate(&way.total), show::bytes(way.total.bytes));
+    for (name, report) in [("gossip", &way.gossip), ("sync", &way.sync), ("pulls", &way.pull)] {
+        if report.limit.is_some() || report.held > 0 {
+            text.push_str(&format!("; {name} {}", rate(report)));
+        }
+        if report.held > 0 {
+            text.push_str(&format!(", {} times held back", show::count(report.held)));
+        }
     }
     text
 }
@@ -63,6 +83,8 @@ pub(super) fn status(context: &Context) -> Result<(), CliError> {
             .row(["peers", &peers])
             .row(["reached", &reached(&status.reach)])
             .row(["inbound", &inbound(&status.inbound)])
+            .row(["sends", &way(&status.traffic.rates.up)])
+            .row(["gets", &way(&status.traffic.rates.down)])
             .row(["version", &status.version]);
         if let Some(incarnation) = status.incarnation {
             table.row(["incarnation", &incarnation.to_string()]);
@@ -156,6 +178,47 @@ pub(super) fn status(context: &Context) -> Result<(), CliError> {
             if status.served.followed {
                 writeln!(out, "\nThese feeds are served to others, too.")?;
             }
+        }
+        if let Some(mirror) = &status.mirror {
+            writeln!(out, "\nKeeping:")?;
+            let mut table = Table::new();
+            table.row([
+                "MACHINE", "ENTRIES", "BEHIND", "CHUNKS", "OF", "BYTES", "MISSING", "DROPPED", "DEPOSITS", "HEAD",
+            ]);
+            for feed in &mirror.feeds {
+                let head = feed.head_age_s.map(|age| format!("{} ago", show::age(age.saturating_mul(1000))));
+                table.row([
+                    feed.did.to_string(),
+                    show::count(feed.entries),
+                    show::count(feed.behind),
+                    show::count(feed.chunks),
+                    show::count(feed.chunks_known),
+                    show::bytes(feed.bytes),
+                    show::count(feed.missing),
+                    show::count(feed.dropped),
+                    show::count(feed.deposits),
+                    head.unwrap_or_else(|| "none yet".to_owned()),
+                ]);
+            }
+            table.write(out)?;
+            for (did, trouble) in mirror.feeds.iter().filter_map(|feed| Some((feed.did, feed.trouble.as_ref()?))) {
+                writeln!(out, "{did}: {trouble}")?;
+            }
+        }
+        if !status.leaving.is_empty() {
+            writeln!(out, "\nGrants are left with:")?;
+            let mut table = Table::new();
+            table.row(["MIRROR", "LEFT", "WAITING", "REFUSED", "LAST ERROR"]);
+            for mirror in &status.leaving {
+                table.row([
+                    mirror.mirror.clone(),
+                    show::count(mirror.left),
+                    show::count(mirror.waiting),
+                    show::count(mirror.refused),
+                    mirror.error.clone().unwrap_or_else(|| "-".to_owned()),
+                ]);
+            }
+            table.write(out)?;
         }
         if !status.subscriptions.is_empty() {
             writeln!(out, "\nSubscriptions:")?;

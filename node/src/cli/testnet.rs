@@ -6,10 +6,14 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{CliError, Context, Exit, Output, Table, reach::block_on, show};
-use crate::testnet::{
-    self, Brought, Feed, Folder, TestnetError, Topology, UpOptions, dashboard,
-    status::NetStatus,
-    verify::{CATCH_UP, Verified},
+use crate::{
+    config::Scenario,
+    testnet::{
+        self, Brought, Feed, Folder, TestnetError, Topology, UpOptions, dashboard,
+        scenario::{Line, Outcome},
+        status::NetStatus,
+        verify::{CATCH_UP, Verified},
+    },
 };
 
 /// How often a screen is drawn.
@@ -34,6 +38,8 @@ pub enum TestnetCommand {
     Heal(DirArgs),
     /// Check that every buyer's logs are its machine's, that everything bought decrypts, and nothing else; exit code 3 otherwise
     Verify(VerifyArgs),
+    /// Run a scenario file: a testnet, what goes wrong in it and when, and how it must end; exit code 1 or 3 when it ends otherwise
+    Run(RunArgs),
     /// Print the log of a node, or of the feeder
     Logs(LogsArgs),
     /// End all nodes and remove their homes
@@ -134,6 +140,21 @@ pub struct VerifyArgs {
     dir: DirArgs,
 }
 
+/// `tributary testnet run`
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// The scenario; examples/scenarios/market.yaml describes every key
+    file: PathBuf,
+    /// Write a line of JSON for everything that happens into this file
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Leave the testnet up at the end
+    #[arg(long)]
+    keep: bool,
+    #[command(flatten)]
+    dir: DirArgs,
+}
+
 /// `tributary testnet logs`
 #[derive(Debug, clap::Args)]
 pub struct LogsArgs {
@@ -230,6 +251,7 @@ pub(super) fn run(command: &TestnetCommand, context: &Context) -> Result<(), Cli
             })
         }
         TestnetCommand::Verify(args) => verify(args, output),
+        TestnetCommand::Run(args) => scenario(args, output),
         TestnetCommand::Logs(args) => logs(args),
         TestnetCommand::Down(args) => {
             let dir = args.dir.path()?;
@@ -390,6 +412,55 @@ fn verified(found: &Verified) -> String {
         (false, _) => Ok(()),
     };
     String::from_utf8_lossy(&text).into_owned()
+}
+
+fn scenario(args: &RunArgs, output: Output) -> Result<(), CliError> {
+    let scenario = Scenario::load(&args.file)?;
+    let dir = args.dir.path()?;
+    let unwritten = |path: &PathBuf, error| {
+        CliError::new(Exit::Failed, format!("the report {} cannot be written", path.display())).cause(error)
+    };
+    let mut report = match &args.report {
+        Some(path) => Some((path, std::fs::File::create(path).map_err(|error| unwritten(path, error))?)),
+        None => None,
+    };
+    let mut told = Ok(());
+    let mut tell = |line: &Line| {
+        let written = output.event(line, || line.shown()).and_then(|()| match &mut report {
+            Some((path, file)) => {
+                let line = serde_json::to_string(line).unwrap_or_default();
+                writeln!(file, "{line}").map_err(|error| unwritten(path, error))
+            }
+            None => Ok(()),
+        });
+        // The first failure is what is told, at the end: the scenario goes on.
+        if told.is_ok() {
+            told = written;
+        }
+    };
+    let outcome = block_on(async {
+        let outcome = tokio::select! {
+            outcome = testnet::scenario::run(&scenario, dir.clone(), &mut tell) => outcome,
+            signal = interrupted() => {
+                signal?;
+                testnet::down(&dir, false).await?;
+                return Err(CliError::new(Exit::Failed, "the scenario was stopped").hint("nothing of it is left"));
+            }
+        };
+        // What was there before is not this scenario's to take down, and what cannot be brought up has been taken down.
+        let ours = !matches!(outcome, Err(TestnetError::Exists { .. } | TestnetError::Occupied { .. }));
+        if ours && !args.keep && Folder::new(&dir)?.load().is_ok() {
+            testnet::down(&dir, false).await?;
+        }
+        Ok(outcome?)
+    })?;
+    told?;
+    let failed = |code, what: &str| Err(CliError::new(code, what).hint("the report says what was not as expected"));
+    match outcome {
+        Outcome::Passed => Ok(()),
+        Outcome::Failed => failed(Exit::Failed, "the scenario did not end as expected"),
+        Outcome::NotVerified => failed(Exit::VerificationFailed, "the testnet is not as it should be"),
+    }
 }
 
 fn logs(args: &LogsArgs) -> Result<(), CliError> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     error::ConfigError,
+    rates::Profile,
     reader::{Field, Section},
 };
 use crate::net::{Multiaddr, RelayCaps};
@@ -56,11 +57,11 @@ pub(super) fn discovery(
 }
 
 /// `network.nat`.
-pub(super) fn nat(field: Option<Field<'_>>) -> Result<NatConfig, ConfigError> {
+pub(super) fn nat(field: Option<Field<'_>>, profile: Profile) -> Result<NatConfig, ConfigError> {
     let section = field.map(|field| field.section()).transpose()?;
     let out = NatConfig {
         autonat: truth(section.as_ref(), "autonat", true)?,
-        autonat_server: truth(section.as_ref(), "autonat_server", true)?,
+        autonat_server: truth(section.as_ref(), "autonat_server", !profile.is_metered())?,
         hole_punching: truth(section.as_ref(), "hole_punching", true)?,
         upnp: truth(section.as_ref(), "upnp", false)?,
     };

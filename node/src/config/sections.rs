@@ -10,6 +10,7 @@ use tributary_protocol::ids::Did;
 
 use super::{
     error::ConfigError,
+    rates::{self, Profile, RateLimits, rate},
     reaching::{self, DiscoveryConfig, NatConfig},
     reader::{Field, Section},
     resolve,
@@ -29,6 +30,8 @@ const MAX_ADDRESSES: usize = 64;
 /// Addresses and limits of the network side.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NetworkConfig {
+    /// What the node is connected by.
+    pub profile: Profile,
     /// Addresses to listen on; empty means only outgoing connections.
     pub listen: Vec<Multiaddr>,
     /// Addresses under which others reach this node, when it cannot know them itself (port forwarding).
@@ -58,6 +61,10 @@ pub struct Limits {
     pub connections_per_address: u32,
     /// Of these, ones that have not finished the handshake, 1 to 1024.
     pub handshakes_per_address: u32,
+    /// Inbound connections of one IPv4 /24 or IPv6 /48, loopback not among them, 1 to 65536.
+    pub connections_per_network: u32,
+    /// Of these, ones that have not finished the handshake, 1 to 1024.
+    pub handshakes_per_network: u32,
     /// As `connections_per_address`, for one loopback address, 1 to 65536.
     pub connections_per_loopback_address: u32,
     /// As `handshakes_per_address`, for one loopback address, 1 to 1024.
@@ -70,6 +77,10 @@ pub struct Limits {
     pub pull_bytes_per_second: Option<u64>,
     /// Bytes per second served in pulls to one peer; `None` is no limit.
     pub pull_bytes_per_second_per_peer: Option<u64>,
+    /// Bytes per second from this node; what pulls may have of it is `pull_bytes_per_second`.
+    pub up: RateLimits,
+    /// Bytes per second to this node.
+    pub down: RateLimits,
     /// Access messages answered per minute and peer, 1 to 100000.
     pub access_per_minute: u32,
 }
@@ -150,7 +161,7 @@ fn addresses(field: &Field<'_>) -> Result<Vec<Multiaddr>, ConfigError> {
     field.list(MAX_ADDRESSES, "a list of multiaddrs", |f| f.parse::<Multiaddr>(ADDRESS))
 }
 
-fn peers(field: &Field<'_>) -> Result<Vec<Multiaddr>, ConfigError> {
+pub(super) fn peers(field: &Field<'_>) -> Result<Vec<Multiaddr>, ConfigError> {
     field.list(MAX_ADDRESSES, "a list of multiaddrs with peer ids", |f| {
         let address = f.parse::<Multiaddr>(PEER)?;
         let named = matches!(address.iter().last(), Some(Protocol::P2p(_)));
@@ -160,15 +171,17 @@ fn peers(field: &Field<'_>) -> Result<Vec<Multiaddr>, ConfigError> {
 
 pub(super) fn network(field: Option<Field<'_>>) -> Result<NetworkConfig, ConfigError> {
     let section = defaults(field)?;
+    let profile = Profile::read(section.as_ref().and_then(|s| s.get("profile")).as_ref())?;
     let out = NetworkConfig {
+        profile,
         listen: read!(section, "listen", default_listen(), addresses),
         external: read!(section, "external", Vec::new(), addresses),
         peers: read!(section, "peers", Vec::new(), peers),
         relays: read!(section, "relays", Vec::new(), peers),
         relay: reaching::relay(section.as_ref().and_then(|s| s.get("relay")))?,
         discovery: reaching::discovery(section.as_ref().and_then(|s| s.get("discovery")), peers)?,
-        nat: reaching::nat(section.as_ref().and_then(|s| s.get("nat")))?,
-        limits: limits(section.as_ref().and_then(|s| s.get("limits")))?,
+        nat: reaching::nat(section.as_ref().and_then(|s| s.get("nat")), profile)?,
+        limits: limits(section.as_ref().and_then(|s| s.get("limits")), profile)?,
     };
     section.map_or(Ok(()), Section::finish)?;
     Ok(out)
@@ -180,14 +193,9 @@ fn default_listen() -> Vec<Multiaddr> {
     vec![any().with(Protocol::Tcp(4600)), any().with(Protocol::Udp(4600)).with(Protocol::QuicV1)]
 }
 
-/// Slower than this, a chunk of the largest size takes over a minute.
-const MIN_RATE: u64 = 16 << 10;
-/// A terabyte per second stands for any speed.
-const MAX_RATE: u64 = 1 << 40;
-
-fn limits(field: Option<Field<'_>>) -> Result<Limits, ConfigError> {
+fn limits(field: Option<Field<'_>>, profile: Profile) -> Result<Limits, ConfigError> {
     let section = defaults(field)?;
-    let rate = |f: &Field<'_>| f.or_none(|f| f.bytes(MIN_RATE..=MAX_RATE));
+    let (pulls, pulls_per_peer) = if profile.is_metered() { (4, 2) } else { (64, 8) };
     let many = |f: &Field<'_>| f.integer32(1..=65_536);
     let few = |f: &Field<'_>| f.integer32(1..=1_024);
     let out = Limits {
@@ -197,10 +205,14 @@ fn limits(field: Option<Field<'_>>) -> Result<Limits, ConfigError> {
         handshakes_per_address: read!(section, "handshakes_per_address", 8, few),
         connections_per_loopback_address: read!(section, "connections_per_loopback_address", 256, many),
         handshakes_per_loopback_address: read!(section, "handshakes_per_loopback_address", 256, few),
-        pulls: read!(section, "pulls", 64, |f: &Field<'_>| f.integer32(1..=4_096)),
-        pulls_per_peer: read!(section, "pulls_per_peer", 8, |f: &Field<'_>| f.integer32(1..=256)),
-        pull_bytes_per_second: read!(section, "pull_bytes_per_second", None, rate),
+        connections_per_network: read!(section, "connections_per_network", 96, many),
+        handshakes_per_network: read!(section, "handshakes_per_network", 128, few),
+        pulls: read!(section, "pulls", pulls, |f: &Field<'_>| f.integer32(1..=4_096)),
+        pulls_per_peer: read!(section, "pulls_per_peer", pulls_per_peer, |f: &Field<'_>| f.integer32(1..=256)),
+        pull_bytes_per_second: read!(section, "pull_bytes_per_second", profile.up().pull, rate),
         pull_bytes_per_second_per_peer: read!(section, "pull_bytes_per_second_per_peer", None, rate),
+        up: rates::up(section.as_ref().and_then(|s| s.get("up")), profile.up())?,
+        down: rates::down(section.as_ref().and_then(|s| s.get("down")), profile.down())?,
         access_per_minute: read!(section, "access_per_minute", 60, |f: &Field<'_>| f.integer32(1..=100_000)),
     };
     section.map_or(Ok(()), Section::finish)?;

@@ -9,6 +9,7 @@ use crate::feeds::JoinPoint;
 
 const EXAMPLE: &str = include_str!("../../../examples/tributary.yaml");
 const BUYER: &str = include_str!("../../../examples/buyer.yaml");
+const MIRROR: &str = include_str!("../../../examples/mirror.yaml");
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, "test.yaml", Path::new("/base"), &Overrides::none())
@@ -76,6 +77,45 @@ fn the_defaults_in_the_example_are_the_defaults() {
 }
 
 #[test]
+fn the_mirrors_example_is_valid_and_what_cannot_be_kept_is_said() {
+    let config = parse(MIRROR).expect("valid");
+    assert_eq!(config.roles, [Role::Mirror]);
+    assert_eq!(config.mirror.feeds[0].link.addrs.len(), 1);
+    assert_eq!(config.mirror.feeds[0].retention, Retention { age: None, bytes: Some(100 << 30) });
+    assert!(config.mirror.deposits && config.mirror.space.is_none());
+    let example = parse(EXAMPLE).expect("valid");
+    let feed = &example.mirror.feeds[0];
+    assert_eq!((feed.retention.age, feed.retention.bytes), (None, Some(20 << 30)), "in place of the one for all");
+    assert_eq!((example.mirror.space, example.mirrors.len()), (Some(200 << 30), 1));
+
+    let did = "did:peaq:0x52908400098527886e0f7030069857d2e4169ee7";
+    let mirror = |more: &str| format!("roles: [mirror]\nmirror:\n  feeds:\n    - machine: {did}\n{more}");
+    assert!(parse(&mirror("")).is_ok());
+    for (text, expected) in [
+        ("roles: [mirror]".to_owned(), "no `mirror.feeds` says whose feeds it keeps"),
+        ("roles: [mirror]\nmirror: {feeds: []}".to_owned(), "names no feed"),
+        (mirror(&format!("    - machine: tributary://{did}\n")), "is kept twice"),
+        (mirror("  space: 1KiB\n"), "`mirror.space`"),
+        (mirror("  retention: {bytes: 1B}\n"), "`mirror.retention.bytes`"),
+        (mirror("").replace("roles: [mirror]", "roles: [buyer]"), "needs the role `mirror`"),
+        (
+            format!("{}follow:\n  - machine: {did}\n", mirror("").replace("[mirror]", "[mirror, buyer]")),
+            "is also in `follow`",
+        ),
+        ("roles: [mirror]\nmirror: {feeds: [{machine: robot}]}".to_owned(), "or a link tributary://"),
+        (
+            "roles: [buyer]\nmirrors: [/ip4/192.0.2.8/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5]"
+                .to_owned(),
+            "needs the role `machine`",
+        ),
+        ("roles: [machine]\nmirrors: [/ip4/192.0.2.8/tcp/1]".to_owned(), "`mirrors[0]`"),
+    ] {
+        let message = error(&text);
+        assert!(message.contains(expected), "{text}\n{message}");
+    }
+}
+
+#[test]
 fn the_buyers_example_is_valid() {
     let config = parse(BUYER).expect("valid");
     assert_eq!(config.roles, [Role::Buyer]);
@@ -89,6 +129,33 @@ fn the_buyers_example_is_valid() {
     let sink = terms.sink.clone().expect("files");
     assert_eq!((sink.dir, sink.rotate_bytes), ("/base/data".into(), 64 << 20));
     assert_eq!(config.follow[0].from, JoinPoint::Start);
+}
+
+#[test]
+fn a_metered_link_has_low_limits_and_whatever_is_said_wins() {
+    let normal = parse("roles: [machine]").expect("valid").network;
+    assert_eq!((normal.limits.up, normal.limits.down), (RateLimits::default(), RateLimits::default()));
+    let metered =
+        |more: &str| parse(&format!("roles: [machine]\nnetwork: {{profile: metered{more}}}")).expect("valid").network;
+    let plain = metered("");
+    assert!(plain.profile.is_metered() && !plain.nat.autonat_server && normal.nat.autonat_server);
+    assert_eq!((plain.limits.up.total, plain.limits.pull_bytes_per_second), (Some(128 << 10), Some(64 << 10)));
+    assert_eq!((plain.limits.down.pull, plain.limits.pulls, plain.limits.pulls_per_peer), (Some(256 << 10), 4, 2));
+    let said = metered(
+        ", nat: {autonat_server: true}, limits: {pulls: 9, up: {total: none, gossip: 20KiB}, down: {pull: 1MiB}}",
+    );
+    assert_eq!((said.limits.pulls, said.nat.autonat_server, said.limits.down.pull), (9, true, Some(1 << 20)));
+    let expected = RateLimits { total: None, gossip: Some(20 << 10), ..plain.limits.up };
+    assert_eq!(said.limits.up, expected);
+    for (text, expected) in [
+        ("roles: [machine]\nnetwork: {profile: cheap}", "one of normal, metered"),
+        ("roles: [relay]\nnetwork: {profile: metered}", "does not go with the role `relay`"),
+        ("roles: [machine]\nnetwork: {limits: {up: {pull: 1MiB}}}", "network.limits.up.pull"),
+        ("roles: [machine]\nnetwork: {limits: {down: {sync: 1KiB}}}", "none, or"),
+    ] {
+        let message = error(text);
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 #[test]
@@ -189,8 +256,8 @@ fn an_unknown_key_names_its_place_and_the_key_that_was_meant() {
 #[test]
 fn a_wrong_value_names_file_line_key_and_what_was_expected() {
     for (text, expected) in [
-        ("roles: [robot]", "test.yaml:1:9: `roles[0]` is \"robot\"; expected one of machine, buyer, relay"),
-        ("roles: []", "test.yaml:1:8: `roles` is a list of 0; expected at least one of machine, buyer, relay"),
+        ("roles: [robot]", "test.yaml:1:9: `roles[0]` is \"robot\"; expected one of machine, buyer, mirror, relay"),
+        ("roles: []", "test.yaml:1:8: `roles` is a list of 0; expected at least one of machine, buyer, mirror, relay"),
         ("roles: machine", "test.yaml:1:8: `roles` is \"machine\"; expected a list of roles"),
         (
             "roles: [buyer]\nstore: {quota: 10}",

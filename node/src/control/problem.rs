@@ -254,7 +254,6 @@ fn code_of(error: &FollowError) -> Code {
         | FollowError::Feeds(FeedsError::NotFollowed(_)) => Code::NotFound,
         FollowError::Myself(_) | FollowError::Streams | FollowError::TooManyFeeds(_) => Code::Usage,
         FollowError::Chain { .. }
-        | FollowError::NotTheMachine { .. }
         | FollowError::BadEntry { .. }
         | FollowError::Entry { .. }
         | FollowError::Malformed { .. }

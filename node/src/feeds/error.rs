@@ -121,14 +121,6 @@ pub enum FollowError {
         /// Why.
         source: Box<ChainError>,
     },
-    /// The peer at the address is no node of the machine.
-    #[error("{peer} is not a node of {did}: its key is not in the machine's binding; check the link")]
-    NotTheMachine {
-        /// The peer.
-        peer: PeerId,
-        /// The machine.
-        did: Did,
-    },
     /// A peer sent an entry that is not good.
     #[error("{peer} sent a bad entry {seq}: {reason}")]
     BadEntry {

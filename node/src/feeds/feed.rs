@@ -10,6 +10,7 @@
 //! | Binding | machine (20), serial (8) | signed binding |
 //! | Dataset | dataset (32) | dataset entry (177) |
 //! | Dataset | machine (20), dataset (32) | log key (56), sequence number (8) of the entry that closed it |
+//! | Meta | `feed head `, log key (56) | newest signed head, as of the last time that they were kept |
 //! | Evidence | machine (20), BLAKE3 (32) | evidence of an equivocation |
 
 mod history;
@@ -177,6 +178,14 @@ pub(super) fn chain_of(did: &Did, bindings: &[SignedBinding]) -> Result<Option<B
     Ok(chain)
 }
 
+/// Logs of one machine whose heads are read back, as many as are followed.
+const MAX_HEADS: usize = 1024;
+
+/// Where heads are kept: with a log's key one of them, with a machine alone what the keys of all its heads begin with.
+fn head_key(of: &[u8]) -> Vec<u8> {
+    [b"feed head ".as_slice(), of].concat()
+}
+
 fn put_binding(batch: &mut WriteBatch, signed: &SignedBinding) {
     let key = [signed.binding().did.as_bytes().as_slice(), &signed.binding().serial.to_be_bytes()].concat();
     batch.put_row(Table::Binding, key, signed.encode());
@@ -228,6 +237,12 @@ impl Feed {
             store.commit(batch)?;
         }
         let mut feed = Self { did, row, follower, store: store.clone(), evidence: 0 };
+        for (_, bytes) in store.rows(Table::Meta, &head_key(did.as_bytes()), None, MAX_HEADS)? {
+            if let Ok(head) = SignedHead::decode(&bytes) {
+                // What it means was acted upon when it came.
+                let _ = feed.follower.on_head(&head, &Overlay::new(store));
+            }
+        }
         feed.evidence = feed.count_evidence()?;
         Ok(feed)
     }
@@ -253,6 +268,21 @@ impl Feed {
                 }
             }
         }
+    }
+
+    /// Makes the newest heads durable, if entries have come since they were kept last: whoever serves the feed after a restart
+    /// has them then.
+    pub(super) fn keep_heads(&mut self) -> Result<(), FeedsError> {
+        let mut batch = WriteBatch::new();
+        for tip in self.follower.tips() {
+            let Some(head) = self.follower.newest_head(&tip.log.log, tip.log.incarnation) else { continue };
+            let key = head_key(&tip.log.to_bytes());
+            let kept = self.store.row(Table::Meta, &key)?.and_then(|bytes| SignedHead::decode(&bytes).ok());
+            if kept.is_none_or(|kept| kept.head().seq < head.head().seq) {
+                batch.put_row(Table::Meta, key, head.bytes().to_vec());
+            }
+        }
+        Ok(self.store.commit(batch)?)
     }
 
     /// Changes what is stored about following.

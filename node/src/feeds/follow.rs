@@ -6,6 +6,7 @@
 mod ask;
 mod background;
 mod catch_up;
+mod discover;
 mod find;
 mod gossip;
 mod handle;
@@ -76,7 +77,7 @@ impl Feeds {
         self.follow_from(link, streams, None).await
     }
 
-    /// Finds a machine, follows its feed from `from` on (`None` is the start), and catches up. Following again changes which
+    /// Finds a machine or somebody who has its feed, follows it from `from` on (`None` is the start), and catches up. Following again changes which
     /// streams are followed, and goes back to an earlier `from`; it never forgets what is here.
     ///
     /// # Errors
@@ -110,7 +111,11 @@ impl Feeds {
         let feeds = self.clone();
         let did = link.did;
         let (handle, before) = blocking(move || feeds.keep(did, row, from, &bindings)).await??;
-        handle.remember(info.peer);
+        if info.own {
+            handle.remember(info.peer);
+        } else {
+            self.add_provider(&did, info.peer)?;
+        }
         self.leave_others(&handle).await?;
         self.subscribe(&handle).await?;
         match self.catch_up_with(&handle, Some(info.peer)).await {

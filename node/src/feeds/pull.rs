@@ -108,6 +108,7 @@ impl Feeds {
             return Ok(finish(report));
         }
         let net = self.net()?.clone();
+        self.seek(&handle).await?;
         let plan = Plan { feeds: self.clone(), did: *did, dataset, intake: Arc::clone(&intake), places: places.into() };
         let counts = Counts::new((total_chunks, total_bytes), progress);
         let job = Arc::new(Job::new(self.clone(), net, *did, intake, counts));

@@ -92,6 +92,11 @@ struct Cost {
 }
 
 impl Passphrase {
+    /// The same passphrase once more, for who needs it twice.
+    pub(crate) fn again(&self) -> Self {
+        Self { text: self.text.clone(), last: Mutex::default() }
+    }
+
     /// A passphrase of 1 to 1024 bytes; line ends at its end do not count.
     pub fn new(text: Zeroizing<String>) -> Result<Self, HomeError> {
         let text = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());

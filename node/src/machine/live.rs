@@ -86,6 +86,16 @@ impl LiveStream {
         self.lane().and_then(|lane| lane.offer(message)).map_err(|source| lane_error(&self.stream, source))
     }
 
+    /// Hands a message over as a recording does: waits for room where the stream says so, in the queue and on the disk. Not for live sources,
+    /// which cannot wait.
+    ///
+    /// # Errors
+    ///
+    /// When the lane has stopped. The message is counted as refused.
+    pub fn push(&self, message: SourceMessage) -> Result<(), MachineError> {
+        self.lane().and_then(|lane| lane.push(message)).map_err(|source| lane_error(&self.stream, source))
+    }
+
     /// Counts messages that were held for the lane and not handed over.
     pub fn count_dropped(&self, count: u64) {
         if let Ok(lane) = self.lane() {

@@ -2,6 +2,7 @@
 
 mod access;
 mod feeds;
+mod mirror;
 mod network;
 mod node;
 mod pulls;
@@ -55,6 +56,7 @@ pub(super) const GROUPS: &[Group] = &[
     Group { heading: "Network", metrics: network::METRICS, write: network::write },
     Group { heading: "Pulls", metrics: pulls::METRICS, write: pulls::write },
     Group { heading: "Followed feeds", metrics: feeds::METRICS, write: feeds::write },
+    Group { heading: "Mirror", metrics: mirror::METRICS, write: mirror::write },
 ];
 
 /// Writes the page.

@@ -3,7 +3,8 @@
 //! Owns counting, per origin, inbound connections that are not yet authenticated and those that are. Without it one host that
 //! opens connections and stays silent holds every place there is until the handshake times out, again and again. An origin is an
 //! IPv4 address or an IPv6 /64, since a /64 is what one host has to itself; loopback is an origin with limits of its own, because
-//! all of a test network, or everybody behind a local proxy, comes from there. What comes by way of a relay has no address of its
+//! all of a test network, or everybody behind a local proxy, comes from there. The network around an origin (an IPv4 /24, an IPv6
+//! /48) has limits, too: addresses in one are had by the hundred. What comes by way of a relay has no address of its
 //! own here: the limits in total hold for it.
 
 use std::{
@@ -40,6 +41,10 @@ pub(super) enum Origin {
     V6(u64),
     /// One loopback address; each counts for itself.
     Loopback(IpAddr),
+    /// The first 24 bits of an IPv4 address.
+    Net4(u32),
+    /// The first 48 bits of an IPv6 address.
+    Net6(u64),
 }
 
 impl Origin {
@@ -62,12 +67,30 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// The network that it is in: an IPv4 /24 or an IPv6 /48.
+    fn network(self) -> Option<Self> {
+        match self {
+            Self::V4(ip) => Some(Self::Net4(ip.to_bits() >> 8)),
+            Self::V6(prefix) => Some(Self::Net6(prefix >> 16)),
+            Self::Loopback(_) | Self::Net4(_) | Self::Net6(_) => None,
+        }
+    }
+
+    /// It, and the network that it is in.
+    fn ranges(origin: Option<Self>) -> impl Iterator<Item = Self> {
+        origin.into_iter().chain(origin.and_then(Self::network))
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::V4(ip) => ip.fmt(f),
             Self::V6(prefix) => write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(*prefix) << 64)),
             Self::Loopback(ip) => ip.fmt(f),
+            Self::Net4(prefix) => write!(f, "{}/24", Ipv4Addr::from_bits(prefix << 8)),
+            Self::Net6(prefix) => write!(f, "{}/48", Ipv6Addr::from_bits(u128::from(*prefix) << 80)),
         }
     }
 }
@@ -107,6 +130,7 @@ impl AddressLimits {
         match origin {
             Origin::Loopback(_) => &self.caps.per_loopback_address,
             Origin::V4(_) | Origin::V6(_) => &self.caps.per_address,
+            Origin::Net4(_) | Origin::Net6(_) => &self.caps.per_network,
         }
     }
 
@@ -120,15 +144,23 @@ impl AddressLimits {
     }
 
     fn may_begin(&self, origin: Option<Origin>) -> Result<(), ConnectionDenied> {
-        let Some(origin) = origin else { return Ok(()) };
-        let limit = self.caps_of(origin).pending;
-        if self.held(origin).pending < limit { Ok(()) } else { Err(self.refuse(origin, limit, "in the handshake")) }
+        for origin in Origin::ranges(origin) {
+            let limit = self.caps_of(origin).pending;
+            if self.held(origin).pending >= limit {
+                return Err(self.refuse(origin, limit, "in the handshake"));
+            }
+        }
+        Ok(())
     }
 
     fn may_stay(&self, origin: Option<Origin>) -> Result<(), ConnectionDenied> {
-        let Some(origin) = origin else { return Ok(()) };
-        let limit = self.caps_of(origin).established;
-        if self.held(origin).established < limit { Ok(()) } else { Err(self.refuse(origin, limit, "established")) }
+        for origin in Origin::ranges(origin) {
+            let limit = self.caps_of(origin).established;
+            if self.held(origin).established >= limit {
+                return Err(self.refuse(origin, limit, "established"));
+            }
+        }
+        Ok(())
     }
 
     fn begin(&mut self, id: ConnectionId, origin: Option<Origin>) {
@@ -160,16 +192,17 @@ impl AddressLimits {
     }
 
     /// Changes what an origin holds, and forgets one that holds nothing.
-    fn change(&mut self, origin: Option<Origin>, change: impl FnOnce(&mut Held)) {
-        let Some(origin) = origin else { return };
-        match self.held.entry(origin) {
-            Entry::Occupied(mut entry) => {
-                change(entry.get_mut());
-                if let Held { pending: 0, established: 0 } = entry.get() {
-                    entry.remove();
+    fn change(&mut self, origin: Option<Origin>, change: impl Fn(&mut Held)) {
+        for origin in Origin::ranges(origin) {
+            match self.held.entry(origin) {
+                Entry::Occupied(mut entry) => {
+                    change(entry.get_mut());
+                    if let Held { pending: 0, established: 0 } = entry.get() {
+                        entry.remove();
+                    }
                 }
+                Entry::Vacant(entry) => change(entry.insert(Held::default())),
             }
-            Entry::Vacant(entry) => change(entry.insert(Held::default())),
         }
     }
 
@@ -315,6 +348,38 @@ mod tests {
         for _ in 0..20 {
             begin(&mut limits, "/ip4/192.0.2.7/tcp/1/p2p-circuit").unwrap();
         }
+    }
+
+    #[test]
+    fn a_network_has_limits_beyond_those_of_its_addresses() {
+        let caps = ConnectionCaps {
+            per_address: AddressCaps { pending: 2, established: 2 },
+            per_network: AddressCaps { pending: 3, established: 3 },
+            ..ConnectionCaps::default()
+        };
+        let counters = Arc::new(Counters::default());
+        let mut limits = AddressLimits::new(&caps, Arc::clone(&counters));
+        let mut ids = 0..;
+        let mut begin = |limits: &mut AddressLimits, from: &str| {
+            let id = ConnectionId::new_unchecked(ids.next().unwrap());
+            let address: Multiaddr = from.parse().unwrap();
+            limits.handle_pending_inbound_connection(id, &address, &address).map(|()| id)
+        };
+        for (near, far) in [
+            (["/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.2/tcp/1", "/ip4/192.0.2.3/tcp/1"], "/ip4/192.0.3.1/tcp/1"),
+            (
+                ["/ip6/2001:db8:7:1::1/tcp/1", "/ip6/2001:db8:7:2::1/tcp/1", "/ip6/2001:db8:7:3::1/tcp/1"],
+                "/ip6/2001:db8:8:1::1/tcp/1",
+            ),
+        ] {
+            let taken: Vec<ConnectionId> = near.iter().map(|from| begin(&mut limits, from).unwrap()).collect();
+            let denied = begin(&mut limits, near[0]).unwrap_err();
+            assert!(format!("{denied:?}").contains(if far.contains("ip4") { "/24" } else { "/48" }), "{denied:?}");
+            begin(&mut limits, far).unwrap();
+            limits.end_pending(taken[2]);
+            begin(&mut limits, near[0]).unwrap();
+        }
+        assert_eq!(counters.snapshot().refused_per_address, 2);
     }
 
     #[test]

@@ -35,6 +35,7 @@ use super::{
     relay_server::RelayServer,
     room::Room,
     scope::Scope,
+    shaping::Shaper,
     streams::Streams,
     topics::{self, FeedTopics},
 };
@@ -99,6 +100,7 @@ impl Behaviour {
         streams: RawStreams,
         relay_client: relay::client::Behaviour,
         counters: &Arc<Counters>,
+        shaper: &Arc<Shaper>,
     ) -> Result<Self, StartError> {
         let me = key.public().to_peer_id();
         let floor = Scope::floor(&config.listen);
@@ -139,7 +141,7 @@ impl Behaviour {
             memory: memory.into(),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::new(ping),
-            gossip: gossip(config, counters)?,
+            gossip: gossip(config, counters, shaper)?,
             nudge: Nudge::new(),
             sync: requests(SYNC_PROTOCOL, sync, config.sync_timeout),
             access: requests(ACCESS_PROTOCOL, access, config.access_timeout),
@@ -151,7 +153,7 @@ impl Behaviour {
             dial_request: streams.dial_request,
             dial_back: streams.dial_back,
             autonat_server: config.autonat_server.then(|| autonat_server(floor)).into(),
-            kad: config.kademlia.then(|| kademlia(me, config.relay.is_some(), floor)).into(),
+            kad: config.kademlia.then(|| kademlia(me, config, floor)).into(),
             mdns: if config.mdns { local_peers(me, floor) } else { None }.into(),
             upnp: config.upnp.then(upnp::tokio::Behaviour::default).into(),
         })
@@ -173,7 +175,7 @@ fn autonat_server(floor: Scope) -> Guarded<autonat::v2::server::Behaviour> {
     Guarded::new(autonat::v2::server::Behaviour::default(), terms)
 }
 
-fn kademlia(me: PeerId, server: bool, floor: Scope) -> Guarded<Kad> {
+fn kademlia(me: PeerId, config: &NetConfig, floor: Scope) -> Guarded<Kad> {
     // A lookup asks some tens of peers.
     let terms = Terms {
         floor,
@@ -181,7 +183,7 @@ fn kademlia(me: PeerId, server: bool, floor: Scope) -> Guarded<Kad> {
         per_peer: (4, Duration::from_secs(15)),
         total: (256, Duration::from_millis(100)),
     };
-    Guarded::new(kad(me, server), terms)
+    Guarded::new(kad(me, config.relay.is_some(), config.providers.clone()), terms)
 }
 
 /// Looks for peers on the local network, where it can.
@@ -202,7 +204,7 @@ fn requests(protocol: &'static str, codec: FrameCodec, timeout: Duration) -> Req
     Requests::with_codec(codec, [(StreamProtocol::new(protocol), ProtocolSupport::Full)], config)
 }
 
-fn gossip(config: &NetConfig, counters: &Arc<Counters>) -> Result<Gossip, StartError> {
+fn gossip(config: &NetConfig, counters: &Arc<Counters>, shaper: &Arc<Shaper>) -> Result<Gossip, StartError> {
     let setup = |reason: String| StartError::Setup { part: "gossip", reason };
     let settings = gossipsub::ConfigBuilder::default()
         // The authors of messages are known by the signature of the entry inside; the envelope names nobody.
@@ -219,7 +221,8 @@ fn gossip(config: &NetConfig, counters: &Arc<Counters>) -> Result<Gossip, StartE
         .heartbeat_initial_delay(config.gossip_heartbeat)
         .build()
         .map_err(|error| setup(error.to_string()))?;
-    let (authors, arrivals) = (MessageAuthenticity::Anonymous, Arrivals(Arc::clone(counters)));
+    let arrivals = Arrivals { counters: Arc::clone(counters), shaper: Arc::clone(shaper) };
+    let authors = MessageAuthenticity::Anonymous;
     let mut gossip = Gossip::new_with_subscription_filter_and_transform(authors, settings, topics::filter(), arrivals)
         .map_err(|reason| setup(reason.into()))?;
     gossip.with_peer_score(score_params(), PeerScoreThresholds::default()).map_err(setup)?;

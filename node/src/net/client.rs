@@ -11,15 +11,20 @@ use std::{
 use libp2p::{Multiaddr, PeerId, Stream, gossipsub::MessageId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tributary_protocol::{
+    ids::{Did, Hash},
+    wire::provider_key,
+};
 
 use super::{
     ACCESS_PROTOCOL, MAX_ACCESS_MESSAGE, MAX_GOSSIP_MESSAGE, MAX_SYNC_REQUEST, PULL_PROTOCOL, SYNC_PROTOCOL,
     book::Remembered,
-    error::{DialFailure, NetError, PublishError, RequestError, SubscribeError},
-    event::{Acceptance, Counters, NetStats, PeerEvent, PeerInfo, PublishOutcome, ReachReport, Which},
+    error::{DialFailure, NetError, ProvidersError, PublishError, RequestError, SubscribeError},
+    event::{Acceptance, Counters, NetStats, PeerEvent, PeerInfo, Provider, PublishOutcome, ReachReport, Which},
     frame::FrameError,
     meter::NetTimings,
     reputation::Offence,
+    shaping::{Class, Pace, RatesReport, Shaper, Way},
     streams::{Incoming, OpenError, Opened},
 };
 
@@ -37,6 +42,9 @@ pub(super) enum Command {
     Request(Which, PeerId, Vec<u8>, oneshot::Sender<Result<Vec<u8>, RequestError>>),
     OpenPull(PeerId, Opened),
     Keep(PeerId),
+    Provide(Hash, oneshot::Sender<bool>),
+    Withdraw(Hash, oneshot::Sender<bool>),
+    Providers(Hash, oneshot::Sender<Result<Vec<Provider>, ProvidersError>>),
     Peers(oneshot::Sender<Vec<PeerInfo>>),
     Reach(oneshot::Sender<ReachReport>),
     Remembered(oneshot::Sender<Remembered>),
@@ -103,6 +111,7 @@ pub struct Client {
     pub(super) peer_events: broadcast::Sender<PeerEvent>,
     pub(super) stop: CancellationToken,
     pub(super) counters: Arc<Counters>,
+    pub(super) shaper: Arc<Shaper>,
     pub(super) open_timeout: Duration,
 }
 
@@ -133,6 +142,26 @@ impl Client {
     /// Closes all connections to a peer.
     pub async fn disconnect(&self, peer: PeerId) -> Result<(), NetError> {
         self.send(Command::Disconnect(peer)).await
+    }
+
+    /// Says to other peers from now on, until [`Client::withdraw`], that this node serves a machine's feed; `false` when it does so
+    /// already, or for too many.
+    pub async fn provide(&self, machine: &Did) -> Result<bool, NetError> {
+        let feed = provider_key(machine);
+        self.ask(|back| Command::Provide(feed, back)).await
+    }
+
+    /// Says so no more; `false` when it did not. Kademlia has no message to take a record back: those who have it forget it when
+    /// it expires.
+    pub async fn withdraw(&self, machine: &Did) -> Result<bool, NetError> {
+        let feed = provider_key(machine);
+        self.ask(|back| Command::Withdraw(feed, back)).await
+    }
+
+    /// Peers that say they serve a machine's feed, at most 20. Callers who ask for one feed share an answer, for up to a minute.
+    pub async fn providers(&self, machine: &Did) -> Result<Vec<Provider>, ProvidersError> {
+        let feed = provider_key(machine);
+        self.ask(|back| Command::Providers(feed, back)).await?
     }
 
     /// Subscribes to a topic; `false` when it was subscribed already.
@@ -245,6 +274,18 @@ impl Client {
         self.counters.snapshot()
     }
 
+    /// Bytes by direction and class: limits, what went lately, what went since the start.
+    #[must_use]
+    pub fn rates(&self) -> RatesReport {
+        self.shaper.report()
+    }
+
+    /// The limits on what is pulled from a peer.
+    #[must_use]
+    pub fn pace(&self, peer: PeerId) -> Pace {
+        Pace { shaper: Arc::clone(&self.shaper), peer }
+    }
+
     /// How long things took since the start.
     #[must_use]
     pub fn timings(&self) -> NetTimings {
@@ -265,6 +306,10 @@ impl Client {
         let begun = Instant::now();
         let answered = self.ask(|back| Command::Request(which, peer, request, back)).await;
         self.counters.of(which).ended(begun, matches!(answered, Ok(Ok(_))));
+        if let (Which::Sync, Ok(Ok(bytes))) = (which, &answered) {
+            // Whoever asks on and on is slowed down here.
+            self.shaper.pass(Class::Sync, Way::Down, peer, bytes.len()).await;
+        }
         answered?
     }
 

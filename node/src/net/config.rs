@@ -5,7 +5,7 @@ use std::time::Duration;
 use libp2p::{Multiaddr, PeerId};
 use tributary_protocol::wire::{AccessReply, SyncResponse};
 
-use super::book::Remembered;
+use super::{book::Remembered, providers::ProviderCaps, shaping::RateCaps};
 
 /// When a peer that was told "busy" may ask again, ms.
 const RETRY_MS: u32 = 1000;
@@ -21,6 +21,10 @@ pub struct NetConfig {
     pub block: Vec<PeerId>,
     /// How many connections there may be.
     pub connections: ConnectionCaps,
+    /// How many bytes a second may leave this node.
+    pub up: RateCaps,
+    /// How many may come in.
+    pub down: RateCaps,
     /// Lengths of the queues between the network and the rest of the node.
     pub queues: QueueCaps,
     /// A connection that carries nothing is closed after this time.
@@ -62,6 +66,8 @@ pub struct NetConfig {
     pub hole_punching: bool,
     /// Whether peers are found by their id through other peers (Kademlia).
     pub kademlia: bool,
+    /// What is kept of peers that say which feeds they serve.
+    pub providers: ProviderCaps,
     /// Whether peers on the local network are looked for, and connected to (mDNS).
     pub mdns: bool,
     /// Whether the router is asked to forward our ports (UPnP).
@@ -75,6 +81,8 @@ impl Default for NetConfig {
             allow_only: Vec::new(),
             block: Vec::new(),
             connections: ConnectionCaps::default(),
+            up: RateCaps::default(),
+            down: RateCaps::default(),
             queues: QueueCaps::default(),
             idle_timeout: Duration::from_secs(60),
             sync_timeout: Duration::from_secs(20),
@@ -95,6 +103,7 @@ impl Default for NetConfig {
             autonat_server: true,
             hole_punching: true,
             kademlia: true,
+            providers: ProviderCaps::default(),
             mdns: false,
             upnp: false,
         }
@@ -148,7 +157,9 @@ pub struct ConnectionCaps {
     pub pending_incoming: u32,
     /// Of these and of established inbound ones, those of one IPv4 address or IPv6 /64.
     pub per_address: AddressCaps,
-    /// The same for one loopback address: all nodes of a test network, or everybody behind a proxy on this host, share one.
+    /// The same for one IPv4 /24 or IPv6 /48: what one provider gives away at a time. Loopback has none.
+    pub per_network: AddressCaps,
+    /// As `per_address`, for one loopback address: all nodes of a test network, or everybody behind a proxy on this host, share one.
     pub per_loopback_address: AddressCaps,
     /// Dials under way.
     pub pending_outgoing: u32,
@@ -168,6 +179,8 @@ impl Default for ConnectionCaps {
             pending_incoming: 256,
             // It takes 32 silent hosts to fill all places for handshakes; a fleet of 32 robots fits behind one NAT.
             per_address: AddressCaps { pending: 8, established: 32 },
+            // It takes three such networks to fill all places, and two to fill those for handshakes.
+            per_network: AddressCaps { pending: 128, established: 96 },
             // As much as there is in total.
             per_loopback_address: AddressCaps { pending: 256, established: 256 },
             pending_outgoing: 64,

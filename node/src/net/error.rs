@@ -72,6 +72,21 @@ pub enum DialFailure {
     Closed(#[from] NetError),
 }
 
+/// Why it is not known who serves a feed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProvidersError {
+    /// Kademlia is switched off.
+    #[error("nobody can be asked who serves a feed: `network.discovery.kademlia` is false")]
+    Off,
+    /// Too many lookups are under way.
+    #[error("too many lookups are under way; try again later")]
+    Busy,
+    /// The network has been shut down.
+    #[error(transparent)]
+    Closed(#[from] NetError),
+}
+
 /// Why a topic could not be subscribed to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -85,6 +85,7 @@ pub struct InboundRequest {
 #[derive(Debug)]
 pub struct Responder {
     pub(super) which: Which,
+    pub(super) peer: PeerId,
     pub(super) max: usize,
     pub(super) channel: ResponseChannel<Vec<u8>>,
     pub(super) replies: mpsc::Sender<Reply>,
@@ -101,6 +102,7 @@ pub(super) enum Which {
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) which: Which,
+    pub(super) peer: PeerId,
     pub(super) channel: ResponseChannel<Vec<u8>>,
     pub(super) bytes: Vec<u8>,
 }
@@ -129,7 +131,7 @@ impl Responder {
         if bytes.len() > self.max {
             return Err(FrameError::TooLarge { len: bytes.len(), max: self.max }.into());
         }
-        let reply = Reply { which: self.which, channel: self.channel, bytes };
+        let reply = Reply { which: self.which, peer: self.peer, channel: self.channel, bytes };
         self.replies.send(reply).await.map_err(|_| NetError.into())
     }
 }
@@ -285,10 +287,36 @@ pub struct ReachReport {
     pub hole_punching: bool,
     /// Peers in the routing table; `None` without Kademlia.
     pub routing_peers: Option<usize>,
+    /// Provider records; `None` without Kademlia.
+    pub providing: Option<ProvidingReport>,
     /// Whether peers on the local network are looked for.
     pub mdns: bool,
     /// What the router said; `None` where it is not asked.
     pub upnp: Option<Upnp>,
+}
+
+/// A peer that says it serves a feed. A hint whom to ask: what it says is checked like everything else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    /// The peer.
+    pub peer: PeerId,
+    /// Where it is, at most 8 addresses; may be empty.
+    pub addresses: Vec<Multiaddr>,
+}
+
+/// What this node says about the feeds it serves, and keeps of what others say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ProvidingReport {
+    /// Feeds that it serves and says so.
+    pub feeds: u64,
+    /// Of these, feeds whose last announcement reached somebody.
+    pub announced: u64,
+    /// Records of others that it keeps now.
+    pub records: u64,
+    /// Records of others that it refused, or dropped for those of peers with fewer, since the start.
+    pub refused: u64,
+    /// How often it asked other peers who serves a feed, since the start.
+    pub lookups: u64,
 }
 
 /// What this node does as a relay.

@@ -15,6 +15,7 @@ use libp2p::gossipsub::{DataTransform, Message, RawMessage, TopicHash};
 use super::{
     event::{Counters, Which, count},
     pull_client::PullError,
+    shaping::{Class, Shaper, Way},
 };
 use crate::durations::{Durations, DurationsReport};
 
@@ -178,13 +179,17 @@ impl Drop for Transfer {
 }
 
 /// Counts gossip as it comes off the wire, before gossipsub drops what it has seen. Changes nothing.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Arrivals(pub(super) Arc<Counters>);
+#[derive(Debug, Clone)]
+pub(super) struct Arrivals {
+    pub(super) counters: Arc<Counters>,
+    pub(super) shaper: Arc<Shaper>,
+}
 
 impl DataTransform for Arrivals {
     fn inbound_transform(&self, raw: RawMessage) -> Result<Message, std::io::Error> {
-        count(&self.0.gossip_arrived);
-        self.0.gossip_bytes.fetch_add(raw.data.len() as u64, Relaxed);
+        count(&self.counters.gossip_arrived);
+        self.shaper.spend(Class::Gossip, Way::Down, None, raw.data.len());
+        self.counters.gossip_bytes.fetch_add(raw.data.len() as u64, Relaxed);
         let RawMessage { source, data, sequence_number, topic, .. } = raw;
         Ok(Message { source, data, sequence_number, topic })
     }

@@ -22,6 +22,7 @@ use super::{
     Client,
     meter::Transfer,
     pull::{PullRequestError, write_request},
+    shaping::Pace,
 };
 
 /// Progress is checked per slice of this size, bytes.
@@ -45,13 +46,15 @@ pub struct PullOptions {
     pub stall_timeout: Duration,
     /// Chunks in memory that the caller has not taken yet, at least 1.
     pub window: usize,
+    /// What slows the reading down ([`Client::pace`]).
+    pub pace: Option<Pace>,
     /// Largest ciphertext taken where no length is known, bytes.
     pub max_body: usize,
 }
 
 impl Default for PullOptions {
     fn default() -> Self {
-        Self { stall_timeout: Duration::from_secs(30), window: 4, max_body: MAX_CIPHERTEXT_LEN }
+        Self { stall_timeout: Duration::from_secs(30), window: 4, pace: None, max_body: MAX_CIPHERTEXT_LEN }
     }
 }
 
@@ -331,6 +334,10 @@ async fn read_body<S: AsyncRead + Unpin>(
     }
     let mut body = vec![0; len];
     for slice in body.chunks_mut(SLICE) {
+        // Before it is read: what is not read here waits at the peer, by the stream's flow control.
+        if let Some(pace) = &options.pace {
+            pace.pass(slice.len()).await;
+        }
         fill(stream, slice, options.stall_timeout).await?;
     }
     Ok(body)

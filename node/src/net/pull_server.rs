@@ -43,6 +43,7 @@ pub use self::{
 use super::{
     Client, FrameError, Offence,
     pull::{PullRequestError, read_request},
+    shaping::{Class, Way},
     streams::Incoming,
 };
 use crate::durations::{Durations, DurationsReport};
@@ -287,6 +288,7 @@ async fn write<S: AsyncWrite + Unpin>(slot: &Slot, stream: &mut S, batch: &Batch
             for limiter in [slot.limiter.as_deref(), limiter.as_ref()].into_iter().flatten() {
                 let _ = limiter.until_n_ready(cost).await;
             }
+            slot.shared.client.shaper.pass(Class::Pull, Way::Up, slot.peer, slice.len()).await;
         }
         let deadline = Instant::now() + config.stall_timeout;
         let mut rest = slice;

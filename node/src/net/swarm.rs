@@ -19,7 +19,9 @@ use super::{
     config::NetConfig,
     error::StartError,
     event::Counters,
-    muxer, tls,
+    muxer,
+    shaping::Shaper,
+    tls,
 };
 
 /// A connection must stand within this time, handshakes included. Less than the 10 s in which libp2p's server of AutoNAT must have
@@ -33,6 +35,7 @@ pub(super) fn build(
     config: &NetConfig,
     streams: RawStreams,
     counters: &Arc<Counters>,
+    shaper: &Arc<Shaper>,
 ) -> Result<Swarm<Behaviour>, StartError> {
     fn setup<E: std::fmt::Display>(part: &'static str) -> impl FnOnce(E) -> StartError {
         move |error| StartError::Setup { part, reason: error.to_string() }
@@ -46,7 +49,8 @@ pub(super) fn build(
         let swarm = swarm.with_idle_connection_timeout(config.idle_timeout);
         if config.smart_dial { swarm.with_smart_dial() } else { swarm }
     };
-    let behaviour = |key: &Keypair, relay| Behaviour::new(key, config, streams, relay, counters).map_err(Into::into);
+    let behaviour =
+        |key: &Keypair, relay| Behaviour::new(key, config, streams, relay, counters, shaper).map_err(Into::into);
     // A robot without a resolver must still start: it then knows no `/dns` addresses.
     if Path::new("/etc/resolv.conf").exists() {
         let builder = builder.with_dns().map_err(setup("DNS"))?;

@@ -7,6 +7,7 @@ mod dialling;
 mod gossip;
 mod nat;
 mod peers;
+mod providing;
 mod requests;
 
 use std::{
@@ -20,7 +21,7 @@ use std::{
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
-    gossipsub::{IdentTopic, MessageId},
+    gossipsub::{IdentTopic, MessageId, TopicHash},
     identify,
     identity::Keypair,
     kad::QueryId,
@@ -38,6 +39,7 @@ use self::{
     dialling::{Dial, Lookup},
     nat::{RelayBooks, Tested},
     peers::Peer,
+    providing::ProviderBooks,
 };
 use super::{
     PEAQ_PROTOCOL, PULL_PROTOCOL,
@@ -54,6 +56,7 @@ use super::{
     reservations::Reservations,
     room::actor,
     scope::{Scope, bare, is_relayed},
+    shaping::Shaper,
     streams::Streams,
     swarm,
     topics::OwnTopics,
@@ -92,7 +95,8 @@ async fn prepare(key: Keypair, config: NetConfig) -> Result<(Task, Client, NetEv
     let (dial_back, dial_backs) =
         Streams::new(DIAL_BACK, DIAL_BACK_QUEUE, offered(config.autonat_client), Arc::clone(&counters));
     let raw = RawStreams { pull: streams, peaq, dial_request, dial_back };
-    let mut swarm = swarm::build(key, &config, raw, &counters)?;
+    let shaper = Shaper::new(config.up, config.down);
+    let mut swarm = swarm::build(key, &config, raw, &counters, &shaper)?;
     swarm::listen(&mut swarm, &config.listen).await?;
 
     let (command_tx, commands) = mpsc::channel(config.queues.commands.max(1));
@@ -110,12 +114,14 @@ async fn prepare(key: Keypair, config: NetConfig) -> Result<(Task, Client, NetEv
         peer_events: peer_events.clone(),
         stop: stop.clone(),
         counters: Arc::clone(&counters),
+        shaper: Arc::clone(&shaper),
         open_timeout: config.open_timeout,
     };
     let nonces = Nonces::default();
     // Ends with the swarm, which holds the other end.
     tokio::spawn(autonat::take_dial_backs(dial_backs, nonces.clone()));
     let (tested_tx, tested) = mpsc::channel(TESTED_QUEUE);
+    let provider_expiry = config.providers.expiry;
     let mut task = Task {
         reservations: Reservations::new(client.peer_id, &config.relays, Instant::now()),
         reachability: Reachability::new(&config.external, Scope::floor(&config.listen)),
@@ -130,11 +136,14 @@ async fn prepare(key: Keypair, config: NetConfig) -> Result<(Task, Client, NetEv
         peer_events,
         stop,
         counters,
+        shaper,
+        handed: HashMap::new(),
         own_topics: OwnTopics::default(),
         unsent: VecDeque::new(),
         dials: HashMap::new(),
         lookups: HashMap::new(),
         wanted: Wanted::default(),
+        providers: ProviderBooks::new(provider_expiry),
         asked: HashMap::new(),
         answering: HashMap::new(),
         peers: HashMap::new(),
@@ -168,6 +177,9 @@ struct Task {
     peer_events: broadcast::Sender<PeerEvent>,
     stop: CancellationToken,
     counters: Arc<Counters>,
+    shaper: Arc<Shaper>,
+    /// Gossip that waits for a verdict: its topic and length. Bounded, see [`gossip`].
+    handed: HashMap<MessageId, (TopicHash, usize)>,
     own_topics: OwnTopics,
     /// Messages gossipsub remembers as sent although every queue was full.
     unsent: VecDeque<MessageId>,
@@ -176,6 +188,7 @@ struct Task {
     /// Peers that other peers are asked about; bounded.
     lookups: HashMap<QueryId, Lookup>,
     wanted: Wanted,
+    providers: ProviderBooks,
     /// Our requests without an answer; bounded by `queues.outbound_requests`.
     asked: HashMap<(Which, OutboundRequestId), Answered>,
     /// Requests of peers that were handed on; bounded per peer by `requests_per_peer`.
@@ -295,6 +308,9 @@ impl Task {
                 self.reputation.forgive(&peer);
                 self.swarm.behaviour_mut().blocked.unblock_peer(peer);
             }
+            Command::Provide(feed, back) => answer(back, self.provide(feed)),
+            Command::Withdraw(feed, back) => answer(back, self.withdraw(&feed)),
+            Command::Providers(feed, back) => self.find_providers(feed, back),
             Command::Keep(peer) => self.swarm.behaviour_mut().room.keep(peer),
             Command::Penalize(peer, offence) => self.penalize(peer, offence),
         }

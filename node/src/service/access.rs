@@ -18,9 +18,9 @@ mod order;
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tributary_protocol::{
-    access::{Grant, GrantError, QuoteError, Selection},
+    access::{DepositError, Grant, GrantError, QuoteError, Selection},
     entry::LayoutError,
     ids::{Did, Hash, StreamId},
     keys::EncryptionPublicKey,
@@ -29,10 +29,11 @@ use tributary_protocol::{
 use tributary_store::{Store, StoreError};
 
 pub(crate) use self::audit::read as audit_log;
+pub(super) use self::desk::ToLeave;
 pub(super) use self::hook::{Hooks, hooks};
 pub use self::{
     audit::{AuditEvent, AuditRecord},
-    desk::Admission,
+    desk::{AccessPolicy, AccessQuestion, Admission, PolicyDecision},
     hook::HookStatus,
     meter::AccessStatus,
     order::{BadOrder, Given, Order, OrderRange, OrderState},
@@ -42,6 +43,7 @@ use super::rates::{PeerRates, per_minute};
 use crate::{
     durations::DurationsReport,
     machine::{Clock, EpochError, Machine, MachineError, OwnBindingError, SelectionError},
+    mirror::Deposits,
     net::{Client, InboundRequest, Offence, PeerId},
 };
 
@@ -109,6 +111,9 @@ pub enum AccessError {
     /// The grant cannot be made.
     #[error(transparent)]
     Grant(#[from] GrantError),
+    /// What mirrors are told cannot be said.
+    #[error(transparent)]
+    Deposit(#[from] DepositError),
     /// The quote cannot be made.
     #[error(transparent)]
     Quote(#[from] QuoteError),
@@ -159,9 +164,20 @@ pub struct Revocation {
     pub epoch_renewed: bool,
 }
 
+/// Who keeps grants for whom.
+#[derive(Default)]
+pub(super) struct AtMirrors {
+    /// The mirrors with which this machine leaves its grants.
+    pub(super) mirrors: Vec<PeerId>,
+    /// What other machines left here.
+    pub(super) deposits: Option<Arc<Deposits>>,
+}
+
 /// Answers buyers, and the operator who decides.
 pub struct AccessService {
     desk: Option<Desk>,
+    /// What other machines left here.
+    deposits: Option<Arc<Deposits>>,
     rates: PeerRates,
     places: Arc<Semaphore>,
     meter: Arc<AccessMeter>,
@@ -175,17 +191,28 @@ impl AccessService {
         clock: Clock,
         per_minute_and_peer: u32,
         hooks: Option<Hooks>,
+        at_mirrors: AtMirrors,
     ) -> Result<Self, AccessError> {
+        let AtMirrors { mirrors, deposits } = at_mirrors;
         let each = per_minute(per_minute_and_peer);
         let all = per_minute(per_minute_and_peer.saturating_mul(PEERS_AT_FULL_RATE));
         let meter = Arc::new(AccessMeter::default());
         let count = Arc::clone(&meter);
         Ok(Self {
-            desk: machine.map(|machine| Desk::open(machine, store, clock, hooks, count)).transpose()?,
+            desk: machine.map(|machine| Desk::open(machine, store, clock, hooks, count, mirrors)).transpose()?,
+            deposits,
             meter,
             rates: PeerRates::new(each, all),
             places: Arc::new(Semaphore::new(AT_A_TIME)),
         })
+    }
+
+    /// Lets `policy` decide what would otherwise wait for the operator.
+    pub(super) fn with_policy(mut self, policy: Option<Arc<dyn AccessPolicy>>) -> Self {
+        if let Some(desk) = &mut self.desk {
+            desk.policy = policy;
+        }
+        self
     }
 
     /// The desk of a machine without a node: nobody asks, the operator gives.
@@ -194,7 +221,7 @@ impl AccessService {
     ///
     /// When the store cannot be read.
     pub(crate) fn without_node(machine: Arc<Machine>, store: Store, clock: Clock) -> Result<Self, AccessError> {
-        Self::open(Some(machine), store, clock, 1, None)
+        Self::open(Some(machine), store, clock, 1, None, AtMirrors::default())
     }
 
     /// Issues grants that nobody asked for, and notes them with their line in the audit log, durably.
@@ -385,6 +412,35 @@ impl AccessService {
     }
 
     fn handle(&self, message: AccessMessage) -> AccessReply {
+        if let AccessMessage::Deposit { deposit, first, grants } = &message {
+            let Some(deposits) = &self.deposits else {
+                return denied(DenyCode::NotFound, "this node keeps no grants for others");
+            };
+            return deposits.take(deposit, *first, grants).unwrap_or_else(|error| {
+                tracing::error!(%error, "a deposit cannot be stored");
+                AccessReply::Busy { retry_ms: TROUBLE_MS }
+            });
+        }
+        let fetched = match &message {
+            AccessMessage::Fetch { request_id, from } => Some((*request_id, *from)),
+            _ => None,
+        };
+        let reply = self.sell(message);
+        match (fetched, &reply, &self.deposits) {
+            (Some((id, from)), AccessReply::Denied { code: DenyCode::NotFound, .. }, Some(deposits)) => {
+                match deposits.fetch(&id, from) {
+                    Ok(kept) => kept.unwrap_or(reply),
+                    Err(error) => {
+                        tracing::error!(%error, "a deposit cannot be read");
+                        AccessReply::Busy { retry_ms: TROUBLE_MS }
+                    }
+                }
+            }
+            _ => reply,
+        }
+    }
+
+    fn sell(&self, message: AccessMessage) -> AccessReply {
         let Some(desk) = &self.desk else {
             return denied(DenyCode::NotFound, "this node sells nothing; ask the machine's own node");
         };
@@ -392,9 +448,35 @@ impl AccessService {
             AccessMessage::Quote { machine, buyer, selection } => desk.quote(&machine, buyer, selection),
             AccessMessage::Request { quote, request } => desk.request(&quote, &request),
             AccessMessage::Fetch { request_id, from } => desk.fetch(&request_id, from),
+            // Taken before it comes here.
             AccessMessage::Deposit { .. } => Ok(denied(DenyCode::NotFound, "this node keeps no grants for others")),
         };
         answered.unwrap_or_else(|error| refusal(&error))
+    }
+
+    /// Told when there may be something to leave with mirrors.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.desk.as_ref().map_or_else(|| watch::channel(0).1, Desk::changes)
+    }
+
+    /// Notes which mirrors there are.
+    pub(super) fn know_mirrors(&self) -> Result<(), AccessError> {
+        self.desk.as_ref().map_or(Ok(()), Desk::know_mirrors)
+    }
+
+    /// What a mirror is to hear of.
+    pub(super) fn to_leave(&self, mirror: &PeerId) -> Result<Vec<ToLeave>, AccessError> {
+        self.desk()?.to_leave(mirror)
+    }
+
+    /// What it is told about an order.
+    pub(super) fn parts(&self, request: &Hash) -> Result<Vec<AccessMessage>, AccessError> {
+        self.desk()?.parts(request)
+    }
+
+    /// It has heard of an order.
+    pub(super) fn left(&self, mirror: &PeerId, order: ToLeave) -> Result<(), AccessError> {
+        self.desk()?.left(mirror, order)
     }
 
     fn desk(&self) -> Result<&Desk, AccessError> {

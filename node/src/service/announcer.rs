@@ -107,16 +107,23 @@ impl Outbox {
 pub(super) struct FeedAnnouncer {
     queue: mpsc::Sender<Announcement>,
     outbox: Arc<Outbox>,
+    /// The longest body that goes with its entry, bytes.
+    max_body: usize,
 }
 
 /// The other end, for [`run`].
 pub(super) struct Announcements(mpsc::Receiver<Announcement>);
 
 impl FeedAnnouncer {
-    pub(super) fn new() -> (Self, Announcements, Arc<Outbox>) {
+    /// Bodies of at most `max_body` bytes go with their entries.
+    pub(super) fn new(max_body: usize) -> (Self, Announcements, Arc<Outbox>) {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let outbox = Arc::new(Outbox::default());
-        (Self { queue, outbox: Arc::clone(&outbox) }, Announcements(receiver), outbox)
+        (
+            Self { queue, outbox: Arc::clone(&outbox), max_body: max_body.min(MAX_ATTACHMENT) },
+            Announcements(receiver),
+            outbox,
+        )
     }
 }
 
@@ -127,7 +134,7 @@ impl Announcer for FeedAnnouncer {
         // The latency of the benchmark begins here.
         tracing::trace!(%log, seq, bytes = entry.bytes().len() + body.as_ref().map_or(0, |body| body.len()), "durable");
         // Dropped here and not when it is sent: a waiting entry must not hold a megabyte.
-        let body = body.filter(|body| body.len() <= MAX_ATTACHMENT);
+        let body = body.filter(|body| body.len() <= self.max_body);
         if self.queue.try_send(Announcement { entry: Arc::clone(entry), body }).is_err() {
             self.outbox.overflowed.fetch_add(1, Relaxed);
             self.outbox.missed(entry.entry().log);
@@ -306,7 +313,7 @@ mod tests {
         let (log, body) = (LogId::MACHINE, EntryBody::Stream(info));
         let entry = Entry { did, log, incarnation: 0, seq: 0, prev: Hash::ZERO, time_ms: 1, body };
         let entry = Arc::new(SignedEntry::sign(entry, &FeedKey::generate(&mut rand::rng())).expect("signed"));
-        let (announcer, mut waiting, outbox) = FeedAnnouncer::new();
+        let (announcer, mut waiting, outbox) = FeedAnnouncer::new(MAX_ATTACHMENT);
         let (small, large): (Arc<[u8]>, Arc<[u8]>) =
             (vec![0; MAX_ATTACHMENT].into(), vec![0; MAX_ATTACHMENT + 1].into());
         for body in [None, Some(small), Some(large)].into_iter().cycle().take(QUEUE + 3) {

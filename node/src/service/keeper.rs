@@ -1,7 +1,7 @@
 //! What a node does by itself while nobody asks: it stays connected to its peers, follows the feeds of its configuration,
 //! keeps the order book and the store in order.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tributary_protocol::ids::Did;
@@ -12,8 +12,8 @@ use crate::{
     buyer::{Buyer, SubscriptionTerms},
     config::{Config, Follow, FollowStreams},
     feeds::{FeedLink, Streams},
-    machine::Clock,
-    net::{Client, Multiaddr},
+    machine::{Clock, Machine},
+    net::{Client, Multiaddr, NetError},
     retention,
 };
 
@@ -21,6 +21,8 @@ use crate::{
 const PEERS_EVERY: Duration = Duration::from_secs(15);
 /// How often an unreachable machine is tried again, at first and at most.
 const FOLLOW_AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
+/// How often it is looked whether the node serves the feeds that it says it serves.
+const PROVIDE_EVERY: Duration = Duration::from_secs(10);
 /// How often orders are looked through.
 const ORDERS_EVERY: Duration = Duration::from_secs(600);
 /// How often retention is carried out.
@@ -30,6 +32,7 @@ const RETENTION_EVERY: Duration = Duration::from_secs(600);
 pub(super) struct Kept<'a> {
     pub(super) net: &'a Client,
     pub(super) store: &'a Store,
+    pub(super) machine: Option<&'a Arc<Machine>>,
     pub(super) buyer: Option<&'a Buyer>,
     pub(super) access: &'a Arc<AccessService>,
     pub(super) config: &'a Config,
@@ -39,13 +42,19 @@ pub(super) struct Kept<'a> {
 
 /// Starts the tasks; they end when they are dropped.
 pub(super) fn start(kept: &Kept<'_>, tasks: &mut JoinSet<()>) {
-    let &Kept { net, store, buyer, access, config, did, clock } = kept;
+    let &Kept { net, store, machine, buyer, access, config, did, clock } = kept;
     let peers: Vec<Multiaddr> =
         config.network.peers.iter().chain(&config.network.discovery.bootstrap).cloned().collect();
     if !peers.is_empty() {
         tasks.spawn(stay_connected(net.clone(), peers));
     }
+    if let Some(machine) = machine {
+        tasks.spawn(provide_own(net.clone(), Arc::clone(machine)));
+    }
     if let Some(buyer) = buyer {
+        if config.buyer.reseed {
+            tasks.spawn(reseed(net.clone(), buyer.clone()));
+        }
         for follow in &config.follow {
             tasks.spawn(follow_until_found(buyer.clone(), follow.clone()));
         }
@@ -79,6 +88,45 @@ async fn stay_connected(net: Client, peers: Vec<Multiaddr>) {
                 tracing::debug!(%peer, %error, "peer not reached");
             }
         }
+    }
+}
+
+/// Says to others that the machine serves its feed, for as long as it may publish.
+async fn provide_own(net: Client, machine: Arc<Machine>) {
+    let mut timer = every(PROVIDE_EVERY);
+    let did = machine.did();
+    loop {
+        timer.tick().await;
+        let told = match machine.displaced() {
+            None => net.provide(&did).await,
+            Some(_) => net.withdraw(&did).await,
+        };
+        if told.is_err() {
+            return;
+        }
+    }
+}
+
+/// Says to others that this buyer serves what it follows.
+async fn reseed(net: Client, buyer: Buyer) {
+    let mut timer = every(PROVIDE_EVERY);
+    let mut told: BTreeSet<Did> = BTreeSet::new();
+    loop {
+        timer.tick().await;
+        let followed: BTreeSet<Did> = buyer.feeds().followed().into_iter().collect();
+        let changed = async {
+            for did in told.difference(&followed) {
+                net.withdraw(did).await?;
+            }
+            for did in followed.difference(&told) {
+                net.provide(did).await?;
+            }
+            Ok::<_, NetError>(())
+        };
+        if changed.await.is_err() {
+            return;
+        }
+        told = followed;
     }
 }
 

@@ -1,14 +1,15 @@
 //! From the configuration to the settings of the parts.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 
+use tributary_protocol::wire::gossip::{MAX_ATTACHMENT, MAX_ATTACHMENT_METERED};
 use tributary_store::StoreOptions;
 
 use super::{NodeError, access::AccessService, sync_server::SyncServer};
 use crate::{
-    config::{Config, Role},
+    config::{Config, RateLimits, Role},
     home::Home,
-    net::{AddressCaps, ConnectionCaps, NetConfig, PullServerConfig},
+    net::{AddressCaps, ConnectionCaps, NetConfig, PullServerConfig, RateCaps},
     peaq::{DeliveryLimits, Parties, PartyNames},
 };
 
@@ -25,6 +26,8 @@ pub(super) fn net_config(config: &Config) -> NetConfig {
     NetConfig {
         listen: network.listen.clone(),
         external: network.external.clone(),
+        up: RateCaps { pull: rate(limits.pull_bytes_per_second), ..rates(&limits.up) },
+        down: rates(&limits.down),
         relays: network.relays.clone(),
         relay: config.has_role(Role::Relay).then(|| network.relay.clone()),
         autonat_client: network.nat.autonat,
@@ -40,6 +43,10 @@ pub(super) fn net_config(config: &Config) -> NetConfig {
                 pending: limits.handshakes_per_address,
                 established: limits.connections_per_address,
             },
+            per_network: AddressCaps {
+                pending: limits.handshakes_per_network,
+                established: limits.connections_per_network,
+            },
             per_loopback_address: AddressCaps {
                 pending: limits.handshakes_per_loopback_address,
                 established: limits.connections_per_loopback_address,
@@ -52,6 +59,25 @@ pub(super) fn net_config(config: &Config) -> NetConfig {
     }
 }
 
+fn rate(limit: Option<u64>) -> Option<NonZeroU64> {
+    limit.and_then(NonZeroU64::new)
+}
+
+fn rates(limits: &RateLimits) -> RateCaps {
+    RateCaps {
+        total: rate(limits.total),
+        per_peer: rate(limits.per_peer),
+        gossip: rate(limits.gossip),
+        sync: rate(limits.sync),
+        pull: rate(limits.pull),
+    }
+}
+
+/// The longest attachment of an announcement, bytes.
+pub(super) fn max_attachment(config: &Config) -> usize {
+    if config.network.profile.is_metered() { MAX_ATTACHMENT_METERED } else { MAX_ATTACHMENT }
+}
+
 pub(super) fn pull_config(config: &Config) -> PullServerConfig {
     let limits = &config.network.limits;
     let count = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
@@ -60,7 +86,6 @@ pub(super) fn pull_config(config: &Config) -> PullServerConfig {
     PullServerConfig {
         max_streams: count(limits.pulls),
         max_streams_per_peer: count(limits.pulls_per_peer),
-        bytes_per_second: rate(limits.pull_bytes_per_second),
         bytes_per_second_per_peer: rate(limits.pull_bytes_per_second_per_peer),
         ..PullServerConfig::default()
     }

@@ -11,18 +11,21 @@ use tributary_protocol::ids::{Did, LogId, StreamId};
 pub use self::{
     process::ProcessStatus,
     reach::{
-        AddressState, AddressStatus, PathStatus, PeerStatus, Reach, ReachStatus, RelayStatus, Relaying,
-        ReservationState, Translation, UpgradeStatus, Upnp,
+        AddressState, AddressStatus, PathStatus, PeerStatus, ProvidingReport, Reach, ReachStatus, RelayStatus,
+        Relaying, ReservationState, Translation, UpgradeStatus, Upnp,
     },
     traffic::{GossipStatus, TrafficStatus},
 };
 pub use super::{
     access::{AccessStatus, HookStatus},
+    depositor::LeavingStatus,
     sync_server::SyncStatus,
 };
 pub use crate::buyer::{SubscriptionState, SubscriptionStatus};
 pub use crate::feeds::SourceTotal;
 use crate::machine::LaneReport;
+pub use crate::mirror::{DepositCounts, MirrorStatus, MirroredStatus};
+pub use crate::net::{RateReport, RatesReport, WayReport};
 pub use crate::{
     machine::{FaultyPublisher, SourceReport, SourceState},
     ros2::{RefusedTopic, Ros2Status},
@@ -79,6 +82,12 @@ pub struct NodeStatus {
     pub hooks: HookStatus,
     /// Feeds that are followed.
     pub followed: Vec<FollowedStatus>,
+    /// The feeds that it keeps for others; `None` without the role mirror.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorStatus>,
+    /// What became of what it leaves with its mirrors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<LeavingStatus>,
     /// Live subscriptions.
     pub subscriptions: Vec<SubscriptionStatus>,
     /// The store.
@@ -113,6 +122,12 @@ pub struct InboundStatus {
     pub connections_per_address: u32,
     /// How many it may have in the handshake.
     pub handshakes_per_address: u32,
+    /// How many established ones an IPv4 /24 or IPv6 /48 may have.
+    #[serde(default)]
+    pub connections_per_network: u32,
+    /// How many it may have in the handshake.
+    #[serde(default)]
+    pub handshakes_per_network: u32,
     /// How many established ones there may be in all.
     pub limit: u32,
 }
@@ -190,6 +205,9 @@ pub struct FollowedStatus {
     pub noise: u64,
     /// Entries that count and looked odd, since this node started.
     pub flagged: u64,
+    /// By how many seconds its clock was ahead of this node's when it last spoke to it; negative when it was behind.
+    #[serde(default)]
+    pub clock_offset_s: Option<i64>,
     /// Its logs.
     pub logs: Vec<FollowedLogStatus>,
     /// Who brought its chunks since this node started, the most first.
@@ -309,6 +327,8 @@ pub enum WarningCode {
     HookFailed,
     /// A followed machine tells two stories.
     Equivocation,
+    /// The clock of a followed machine and this node's differ by minutes or more.
+    ClockDiffers,
     /// A subscription has ended: the machine took access back or refused it.
     SubscriptionEnded,
     /// A subscription does not go on at the moment.

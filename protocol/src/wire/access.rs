@@ -5,7 +5,7 @@
 //! | 0 quote | machine (20), buyer (20), selection |
 //! | 1 request | the signed quote, the signed request |
 //! | 2 fetch | request id (32), index of the first grant wanted |
-//! | 3 deposit | list of grants, for a mirror to keep |
+//! | 3 deposit | what the machine says about a request, signed; index of the first grant; list of grants, for a mirror to keep |
 //!
 //! | reply | fields |
 //! |---|---|
@@ -14,7 +14,8 @@
 //! | 2 pending | request id (32) |
 //! | 3 denied | code, reason |
 //! | 4 busy | ms after which to ask again |
-//! | 5 deposited | how many were kept |
+//! | 5 deposited | how many were kept; 0 when something newer is there |
+//! | 6 statement | the signed deposit of a denial, from a mirror |
 //!
 //! A request carries its quote, so the machine needs not remember what it quoted. Fetching is idempotent.
 
@@ -23,7 +24,7 @@ use super::{
     cbor::{Reader, Writer},
 };
 use crate::{
-    access::{Selection, grant::MAX_GRANT_LEN},
+    access::{Selection, deposit::MAX_DEPOSIT_LEN, grant::MAX_GRANT_LEN},
     ids::{Did, Hash},
 };
 
@@ -67,9 +68,13 @@ pub enum AccessMessage {
         /// Index of the first grant wanted.
         from: u16,
     },
-    /// Keep these for their buyers.
+    /// Keep these for their buyer.
     Deposit {
-        /// See [`crate::access::Grant::decode`].
+        /// What they are, see [`crate::access::SignedDeposit::decode`].
+        deposit: Vec<u8>,
+        /// Index of the first of them; a long list comes in several messages, in any order.
+        first: u16,
+        /// See [`crate::access::Grant::decode`]; none with a denial.
         grants: Vec<Vec<u8>>,
     },
 }
@@ -99,7 +104,7 @@ pub enum DenyCode {
 }
 
 impl DenyCode {
-    fn from_number(number: u32) -> Option<Self> {
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
         Some(match number {
             1 => Self::Invalid,
             2 => Self::NotFound,
@@ -148,9 +153,11 @@ pub enum AccessReply {
     },
     /// Grants are kept.
     Deposited {
-        /// How many of them.
+        /// How many of them; 0 for a denial, and when something newer is there.
         count: u16,
     },
+    /// What the machine left here: a denial, see [`crate::access::SignedDeposit::decode`].
+    Statement(Vec<u8>),
 }
 
 impl AccessMessage {
@@ -176,9 +183,9 @@ impl AccessMessage {
                 w.bytes(request_id.as_bytes()).uint(u64::from(*from));
                 w
             }
-            Self::Deposit { grants } => {
-                let mut w = Writer::message(3, 1);
-                w.blobs(grants);
+            Self::Deposit { deposit, first, grants } => {
+                let mut w = Writer::message(3, 3);
+                w.bytes(deposit).uint(u64::from(*first)).blobs(grants);
                 w
             }
         };
@@ -193,7 +200,7 @@ impl AccessMessage {
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let what = "access message";
         let (mut r, number) = Reader::message(what, bytes, MAX_MESSAGE)?;
-        r.expect(what, [3, 2, 2, 1].get(usize::from(number)).copied().unwrap_or(0))?;
+        r.expect(what, [3, 2, 2, 3].get(usize::from(number)).copied().unwrap_or(0))?;
         let message = match number {
             0 => Self::Quote {
                 machine: r.did()?,
@@ -205,7 +212,11 @@ impl AccessMessage {
                 request: r.bytes("request", MAX_REQUEST)?.to_vec(),
             },
             2 => Self::Fetch { request_id: r.hash()?, from: r.u16()? },
-            3 => Self::Deposit { grants: r.blobs("grants", MAX_GRANTS_PACKED, MAX_GRANT_LEN)? },
+            3 => Self::Deposit {
+                deposit: r.bytes("deposit", MAX_DEPOSIT_LEN)?.to_vec(),
+                first: r.u16()?,
+                grants: r.blobs("grants", MAX_GRANTS_PACKED, MAX_GRANT_LEN)?,
+            },
             _ => return Err(WireError::Value { what, reason: "no such message" }),
         };
         r.finish()?;
@@ -254,6 +265,11 @@ impl AccessReply {
                 w.uint(u64::from(*count));
                 w
             }
+            Self::Statement(deposit) => {
+                let mut w = Writer::message(6, 1);
+                w.bytes(deposit);
+                w
+            }
         };
         writer.finish("access reply", MAX_MESSAGE)
     }
@@ -266,7 +282,7 @@ impl AccessReply {
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let what = "access reply";
         let (mut r, number) = Reader::message(what, bytes, MAX_MESSAGE)?;
-        r.expect(what, [1, 3, 1, 2, 1, 1].get(usize::from(number)).copied().unwrap_or(0))?;
+        r.expect(what, [1, 3, 1, 2, 1, 1, 1].get(usize::from(number)).copied().unwrap_or(0))?;
         let reply = match number {
             0 => Self::Quote(r.bytes("quote", MAX_QUOTE)?.to_vec()),
             1 => {
@@ -287,6 +303,7 @@ impl AccessReply {
             },
             4 => Self::Busy { retry_ms: r.u32()? },
             5 => Self::Deposited { count: r.u16()? },
+            6 => Self::Statement(r.bytes("deposit", MAX_DEPOSIT_LEN)?.to_vec()),
             _ => return Err(WireError::Value { what, reason: "no such reply" }),
         };
         r.finish()?;

@@ -67,7 +67,8 @@ fn access_messages() -> impl Strategy<Value = AccessMessage> {
         (vec(any::<u8>(), 0..900), vec(any::<u8>(), 0..900))
             .prop_map(|(quote, request)| AccessMessage::Request { quote, request }),
         (hash(), any::<u16>()).prop_map(|(request_id, from)| AccessMessage::Fetch { request_id, from }),
-        blobs(4000).prop_map(|grants| AccessMessage::Deposit { grants }),
+        (vec(any::<u8>(), 0..400), any::<u16>(), blobs(4000))
+            .prop_map(|(deposit, first, grants)| AccessMessage::Deposit { deposit, first, grants }),
     ]
 }
 
@@ -82,6 +83,7 @@ fn access_replies() -> impl Strategy<Value = AccessReply> {
         "[^\\p{Cc}]{0,60}".prop_map(|reason| AccessReply::Denied { code: DenyCode::PaymentUsed, reason }),
         any::<u32>().prop_map(|retry_ms| AccessReply::Busy { retry_ms }),
         any::<u16>().prop_map(|count| AccessReply::Deposited { count }),
+        vec(any::<u8>(), 0..400).prop_map(AccessReply::Statement),
     ]
 }
 

@@ -133,7 +133,8 @@ async fn requests_without_number_are_answered_busy_and_the_others_are_served() {
     let mut streams = Vec::new();
     for _ in 0..60 {
         let Some(mut stream) = attacker.open("/tributary/pull/1").await else { break };
-        if raw::write(&mut stream, &request).await {
+        // A request is whole when its stream is closed on this side.
+        if raw::write(&mut stream, &request).await && stream.close().await.is_ok() {
             streams.push(stream);
         }
     }

@@ -26,9 +26,11 @@ use crate::net::Offence;
 
 /// Entries asked for at a time.
 const PAGE: u32 = 256;
+/// Peers beside the machine's own nodes that are asked in one catch-up.
+const MAX_OTHERS: usize = 3;
 
 /// What catching up brought.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct CatchUpReport {
     /// New bindings.
     pub bindings: u64,
@@ -38,6 +40,16 @@ pub struct CatchUpReport {
     pub bytes: u64,
     /// Logs that are followed.
     pub logs: u64,
+}
+
+impl CatchUpReport {
+    /// What another peer brought.
+    fn add(&mut self, other: &Self) {
+        self.bindings += other.bindings;
+        self.entries += other.entries;
+        self.bytes += other.bytes;
+        self.logs = self.logs.max(other.logs);
+    }
 }
 
 impl Feeds {
@@ -57,34 +69,66 @@ impl Feeds {
         first: Option<PeerId>,
     ) -> Result<CatchUpReport, FollowError> {
         let _turn = handle.turn.acquire().await.map_err(|_| FeedsError::Stopped)?;
+        let (own, connected) = (self.machine_peers(handle).await?, self.connected().await?);
         let mut peers = self.peers_of(handle).await?;
         if let Some(first) = first {
             peers.retain(|peer| *peer != first);
             peers.insert(0, first);
         }
-        let mut last = FollowError::NoAddress(handle.did);
-        for peer in peers {
-            if let Err(error) = self.reach(handle, peer).await {
-                last = error;
-                continue;
+        // A machine that is gone keeps nobody waiting who has others to ask: it is dialled meanwhile.
+        if peers.iter().any(|peer| connected.contains(peer)) {
+            for peer in own.iter().copied().filter(|peer| !connected.contains(peer)) {
+                let (feeds, handle) = (self.clone(), Arc::clone(handle));
+                tokio::spawn(async move { feeds.reach(&handle, peer).await });
             }
-            match self.catch_up_from(handle, peer).await {
-                // It showed nothing of the machine: it may serve no feeds, or know nothing of this one.
-                Ok(report) if report == CatchUpReport::default() => {
-                    last = FollowError::Unknown { peer, did: handle.did };
-                }
-                Ok(report) => return Ok(report),
-                // About the machine, not about the peer: another peer would say the same.
-                Err(error @ (FollowError::Feeds(_) | FollowError::Equivocation(_) | FollowError::Closed(_))) => {
-                    return Err(error);
-                }
-                Err(error) => {
-                    tracing::debug!(did = %handle.did, %peer, %error, "catching up failed");
-                    last = error;
-                }
-            }
+            peers.sort_by_key(|peer| (Some(*peer) != first, !connected.contains(peer)));
         }
-        Err(last)
+        let (mut asked, mut brought) = (0, None);
+        let mut last = FollowError::NoAddress(handle.did);
+        let mut looked = false;
+        loop {
+            for peer in std::mem::take(&mut peers) {
+                if let Err(error) = self.reach(handle, peer).await {
+                    last = error;
+                    continue;
+                }
+                let machine = own.contains(&peer);
+                match self.catch_up_from(handle, peer, machine).await {
+                    // It showed nothing of the machine: it may serve no feeds, or know nothing of this one.
+                    Ok(report) if report == CatchUpReport::default() => {
+                        last = FollowError::Unknown { peer, did: handle.did };
+                    }
+                    Ok(report) => {
+                        let total = brought.get_or_insert(CatchUpReport::default());
+                        total.add(&report);
+                        if !machine {
+                            handle.remember(peer);
+                        }
+                        asked += 1;
+                        // Of others nobody knows who has the newest.
+                        if machine || Some(peer) == first || asked >= MAX_OTHERS {
+                            return Ok(*total);
+                        }
+                    }
+                    // About the machine, not about the peer: another peer would say the same.
+                    Err(error @ (FollowError::Feeds(_) | FollowError::Equivocation(_) | FollowError::Closed(_))) => {
+                        return Err(error);
+                    }
+                    Err(error) => {
+                        tracing::debug!(did = %handle.did, %peer, %error, "catching up failed");
+                        last = error;
+                    }
+                }
+            }
+            if let Some(report) = brought {
+                return Ok(report);
+            }
+            if looked || self.discover(handle).await? == 0 {
+                return Err(last);
+            }
+            looked = true;
+            peers = handle.reach().providers.clone();
+        }
     }
 
     /// Fetches a log up to `end` (exclusive), from one peer after the other until it is here. `Ok` when a peer answered all
@@ -165,7 +209,9 @@ impl Feeds {
         }
     }
 
-    async fn catch_up_from(&self, handle: &Arc<Handle>, peer: PeerId) -> Result<CatchUpReport, FollowError> {
+    /// Asks `peer` for everything that is not here. `own` says whether it is one of the machine's own nodes, whose heads are
+    /// always new.
+    async fn catch_up_from(&self, handle: &Arc<Handle>, peer: PeerId, own: bool) -> Result<CatchUpReport, FollowError> {
         let net = self.net()?;
         let did = handle.did;
         let mut report =
@@ -244,6 +290,9 @@ impl Feeds {
                 break;
             }
         }
+        if !own {
+            self.fetch_unannounced(handle, peer, &mut report).await?;
+        }
         let from = match beginning {
             Some(from) => from,
             None => self.join_from(handle).await?,
@@ -269,6 +318,50 @@ impl Feeds {
         }
         self.subscribe(handle).await?;
         Ok(report)
+    }
+
+    /// Asks for what comes behind the end of each log. Others than the machine cannot sign how far a log goes: they may hold more
+    /// than the newest head that they have says, or no head at all.
+    async fn fetch_unannounced(
+        &self,
+        handle: &Arc<Handle>,
+        peer: PeerId,
+        report: &mut CatchUpReport,
+    ) -> Result<(), FollowError> {
+        self.fetch_on(handle, peer, LogId::MACHINE, report).await?;
+        // Known when the machine log is here.
+        let (feeds, known) = (self.clone(), Arc::clone(handle));
+        let streams = blocking(move || {
+            let announced = feeds.stream_infos(&known.did)?;
+            let feed = known.feed();
+            let wanted = announced.keys().map(|stream| LogId::from(*stream));
+            Ok::<_, FeedsError>(wanted.filter(|log| feed.row.streams.wants(&known.did, log)).collect::<Vec<LogId>>())
+        });
+        for log in streams.await?? {
+            self.fetch_on(handle, peer, log, report).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for what comes behind the end of a log in the machine's incarnation.
+    async fn fetch_on(
+        &self,
+        handle: &Arc<Handle>,
+        peer: PeerId,
+        log: LogId,
+        report: &mut CatchUpReport,
+    ) -> Result<(), FollowError> {
+        let known = Arc::clone(handle);
+        let place = blocking(move || {
+            let feed = known.feed();
+            let incarnation = feed.follower().chain()?.current().incarnation;
+            let key = LogKey { did: known.did, log, incarnation };
+            (!feed.must_join(&key)).then(|| (key, feed.follower().next(&log, incarnation)))
+        });
+        match place.await? {
+            Some((key, next)) => self.fetch_log(handle, peer, key, next, None, report).await,
+            None => Ok(()),
+        }
     }
 
     /// Begins with a log that is not followed yet. Returns what its head means then.

@@ -1,6 +1,7 @@
-//! Finding a machine from its DID: who answers at an address, and is it one of its nodes?
+//! Finding a machine from its DID: who answers at an address, and is it one of its nodes? Where none answers, whoever has the
+//! machine's feed will do: what is followed is proven from the DID down, whoever sends it.
 
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::Serialize;
 use tributary_protocol::{
     binding::{Binding, SignedBinding, chain::MAX_BINDINGS},
@@ -20,9 +21,11 @@ use crate::net::Offence;
 pub struct MachineInfo {
     /// The machine.
     pub did: Did,
-    /// The node that answered, proven to be one of the machine's.
+    /// The node that answered.
     #[serde(serialize_with = "text")]
     pub peer: PeerId,
+    /// Whether it is proven to be one of the machine's own; another holder of its feed, such as a mirror, otherwise.
+    pub own: bool,
     /// Where it answered.
     #[serde(serialize_with = "text")]
     pub addr: Multiaddr,
@@ -48,7 +51,8 @@ fn text<T: ToString, S: serde::Serializer>(value: &T, serializer: S) -> Result<S
 
 impl Feeds {
     /// Dials the addresses of a link one after the other until a node answers that is proven to be the machine's, from the
-    /// DID alone.
+    /// DID alone. Where there is none, takes another peer that has the machine's bindings: one of the link, one that says it
+    /// serves the feed, or one that is connected.
     ///
     /// # Errors
     ///
@@ -64,6 +68,8 @@ impl Feeds {
             return Err(FollowError::Myself(did));
         }
         let mut last = FollowError::NoAddress(did);
+        let mut holder = None;
+        let mut asked = Vec::new();
         for addr in &link.addrs {
             let peer = match net.dial(addr.clone()).await {
                 Ok(peer) => peer,
@@ -72,30 +78,46 @@ impl Feeds {
                     continue;
                 }
             };
+            asked.push(peer);
             match self.prove(peer, did).await {
-                Ok((binding, bindings)) => {
-                    let info = MachineInfo {
-                        did,
-                        peer,
-                        addr: addr.clone(),
-                        binding_serial: binding.serial,
-                        incarnation: binding.incarnation,
-                        owner: binding.owner_id,
-                        feed_key: binding.feed_key,
-                        encryption_key: binding.encryption_key,
-                        expires_ms: binding.expires_ms,
-                        stale: binding.is_stale_at(self.now()),
-                    };
-                    return Ok((info, bindings));
-                }
+                Ok(proven) if proven.own => return Ok(self.found(peer, addr.clone(), proven)),
+                Ok(proven) => drop(holder.get_or_insert((peer, with_peer(addr, peer), proven))),
                 Err(error) => last = error,
+            }
+        }
+        if let Some((peer, addr, proven)) = holder {
+            return Ok(self.found(peer, addr, proven));
+        }
+        for (peer, addr) in self.holders(&did).await?.into_iter().filter(|(peer, _)| !asked.contains(peer)) {
+            match self.prove(peer, did).await {
+                Ok(proven) => return Ok(self.found(peer, with_peer(&addr, peer), proven)),
+                // What happened at the link says more than that a neighbour knows nothing.
+                Err(error) => tracing::debug!(%did, %peer, %error, "a peer does not have the feed"),
             }
         }
         Err(last)
     }
 
-    /// Fetches all bindings from a peer and checks that it is one of the nodes the newest one names.
-    async fn prove(&self, peer: PeerId, did: Did) -> Result<(Binding, Vec<SignedBinding>), FollowError> {
+    fn found(&self, peer: PeerId, addr: Multiaddr, proven: Proven) -> (MachineInfo, Vec<SignedBinding>) {
+        let Proven { binding, bindings, own } = proven;
+        let info = MachineInfo {
+            did: binding.did,
+            peer,
+            own,
+            addr,
+            binding_serial: binding.serial,
+            incarnation: binding.incarnation,
+            owner: binding.owner_id,
+            feed_key: binding.feed_key,
+            encryption_key: binding.encryption_key,
+            expires_ms: binding.expires_ms,
+            stale: binding.is_stale_at(self.now()),
+        };
+        (info, bindings)
+    }
+
+    /// Fetches all bindings from a peer, and looks whether it is one of the nodes the newest one names.
+    async fn prove(&self, peer: PeerId, did: Did) -> Result<Proven, FollowError> {
         let net = self.net()?;
         let mut bindings: Vec<SignedBinding> = Vec::new();
         loop {
@@ -116,9 +138,22 @@ impl Feeds {
             }
         };
         let binding = chain.current().clone();
-        if !node_peers(&binding).contains(&peer) {
-            return Err(FollowError::NotTheMachine { peer, did });
-        }
-        Ok((binding, bindings))
+        let own = node_peers(&binding).contains(&peer);
+        Ok(Proven { binding, bindings, own })
+    }
+}
+
+/// What a peer says of a machine, proven from the DID.
+struct Proven {
+    binding: Binding,
+    bindings: Vec<SignedBinding>,
+    own: bool,
+}
+
+/// An address that says which peer it leads to: it must not be taken for one of the machine's own nodes.
+fn with_peer(addr: &Multiaddr, peer: PeerId) -> Multiaddr {
+    match addr.iter().last() {
+        Some(Protocol::P2p(_)) => addr.clone(),
+        _ => addr.clone().with(Protocol::P2p(peer)),
     }
 }

@@ -2,11 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
-use libp2p::PeerId;
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tributary_protocol::ids::Did;
@@ -30,6 +33,8 @@ pub(crate) struct Handle {
     state: Mutex<Reach>,
     pub(super) flagged: AtomicU64,
     brought: Mutex<BTreeMap<String, SourceTotal>>,
+    /// By how much the machine's clock is ahead of ours, ms; [`i64::MIN`] while that is not known.
+    clock_offset_ms: AtomicI64,
 }
 
 /// What one peer brought of a feed since the node started.
@@ -55,13 +60,26 @@ pub(super) struct Reach {
 
 impl Handle {
     pub(in crate::feeds) fn new(feed: Feed) -> Arc<Self> {
+        // Who had the feed before a restart.
+        let known = feed.row.addrs.iter().filter_map(|addr| match addr.parse::<Multiaddr>().ok()?.iter().last()? {
+            Protocol::P2p(peer) => Some(peer),
+            _ => None,
+        });
+        let mut peers: Vec<PeerId> = Vec::new();
+        for peer in known.take(MAX_PEERS) {
+            if !peers.contains(&peer) {
+                peers.push(peer);
+            }
+        }
+        let state = Reach { providers: peers.clone(), peers, bindings_asked: None };
         Arc::new(Self {
             did: feed.did,
             feed: Mutex::new(feed),
             turn: Semaphore::new(1),
-            state: Mutex::default(),
+            state: Mutex::new(state),
             flagged: AtomicU64::new(0),
             brought: Mutex::default(),
+            clock_offset_ms: AtomicI64::new(i64::MIN),
         })
     }
 
@@ -71,6 +89,16 @@ impl Handle {
 
     pub(super) fn reach(&self) -> MutexGuard<'_, Reach> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The machine itself has just said what time it is: so many ms ahead of our clock, or behind.
+    pub(crate) fn clock_is(&self, offset_ms: i64) {
+        self.clock_offset_ms.store(offset_ms, Relaxed);
+    }
+
+    /// By how much its clock is ahead of ours, ms; `None` while it has not said.
+    pub(super) fn clock_offset_ms(&self) -> Option<i64> {
+        Some(self.clock_offset_ms.load(Relaxed)).filter(|offset| *offset != i64::MIN)
     }
 
     /// Remembers a peer that may have the feed; the newest first.

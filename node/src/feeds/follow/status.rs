@@ -42,6 +42,8 @@ pub struct FeedStatus {
     pub noise: u64,
     /// Entries whose time or binding looked odd.
     pub flagged: u64,
+    /// By how much its clock was ahead of ours when it last spoke to us, ms; negative when it was behind.
+    pub clock_offset_ms: Option<i64>,
     /// Its logs.
     pub logs: Vec<LogStatus>,
     /// Who brought its chunks since the node started, the most first.
@@ -70,6 +72,16 @@ pub struct LogStatus {
 }
 
 impl Feeds {
+    /// Makes the newest heads of a followed feed durable, where entries have come since.
+    ///
+    /// # Errors
+    ///
+    /// [`FeedsError::NotFollowed`], or the store.
+    pub async fn keep_heads(&self, did: &Did) -> Result<(), FeedsError> {
+        let handle = self.handle(did)?;
+        blocking(move || handle.feed().keep_heads()).await?
+    }
+
     /// Newest heads of a followed machine's logs, as they were signed, for peers that ask this node. Call it where blocking is
     /// allowed.
     #[must_use]
@@ -120,6 +132,7 @@ impl Feeds {
                 equivocations: feed.evidence(),
                 noise: follower.noise(),
                 flagged: handle.flagged.load(Relaxed),
+                clock_offset_ms: handle.clock_offset_ms(),
                 logs: follower.tips().map(log).collect(),
                 sources: handle.totals(),
             }

@@ -10,9 +10,10 @@ use crate::{
     service::{
         health::{HealthProblem, Part},
         status::{
-            AccessStatus, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus, OutboxStatus, PathStatus,
-            PeerStatus, ProcessStatus, ReachStatus, Ros2Status, ServedStatus, SourceReport, SourceState, StoreStatus,
-            StreamStatus, SubscriptionState, SubscriptionStatus, TrafficStatus, Warning, WarningCode,
+            AccessStatus, DepositCounts, FollowedLogStatus, FollowedStatus, HookStatus, InboundStatus, MirrorStatus,
+            MirroredStatus, OutboxStatus, PathStatus, PeerStatus, ProcessStatus, ReachStatus, Ros2Status, ServedStatus,
+            SourceReport, SourceState, StoreStatus, StreamStatus, SubscriptionState, SubscriptionStatus, TrafficStatus,
+            Warning, WarningCode,
         },
     },
 };
@@ -37,7 +38,30 @@ fn followed(n: u8, entries: u64) -> FollowedStatus {
         equivocations: 1,
         noise: 2,
         flagged: 3,
+        clock_offset_s: None,
         logs: vec![log(LogId::MACHINE, Some(4)), log(LogId::from(StreamId::from_bytes([9; 32])), Some(90))],
+    }
+}
+
+fn mirrored(n: u8) -> MirroredStatus {
+    MirroredStatus {
+        did: Did::from_bytes([n; 20]),
+        followed: true,
+        entries: 50,
+        behind: 0,
+        head_age_s: None,
+        chunks_known: 40,
+        bytes_known: 400,
+        chunks: 30,
+        bytes: 300,
+        missing: 2,
+        dropped: 8,
+        fetched: 31,
+        fetched_bytes: 310,
+        deposits: 6,
+        deposit_bytes: 60,
+        limit_bytes: None,
+        trouble: None,
     }
 }
 
@@ -119,6 +143,12 @@ fn busy(names: &[&str]) -> Snapshot {
         access: AccessStatus::default(),
         hooks: HookStatus::default(),
         followed: vec![followed(1, 10)],
+        mirror: Some(MirrorStatus {
+            feeds: vec![mirrored(4)],
+            deposits: DepositCounts { refused: 3, ..DepositCounts::default() },
+            space_bytes: None,
+        }),
+        leaving: Vec::new(),
         subscriptions: vec![subscription],
         store: StoreStatus {
             used_bytes: 100,
@@ -210,6 +240,11 @@ fn values_and_labels_are_those_of_the_status() {
     has(&page, &format!("tributary_feed_head_age_seconds{{machine=\"{machine}\"}} 90"));
     let machine = Did::from_bytes([3; 20]);
     has(&page, &format!("tributary_subscription_behind_chunks{{machine=\"{machine}\",stream=\"gps\"}} 7"));
+    let machine = Did::from_bytes([4; 20]);
+    has(&page, "tributary_mirror_deposit_messages_total{result=\"refused\"} 3");
+    has(&page, &format!("tributary_mirror_deposits{{machine=\"{machine}\"}} 6"));
+    has(&page, &format!("tributary_mirror_bytes{{machine=\"{machine}\"}} 300"));
+    has(&page, &format!("tributary_mirror_dropped_chunks_total{{machine=\"{machine}\"}} 8"));
 }
 
 #[test]

@@ -219,9 +219,11 @@ impl Task {
     }
 
     pub(super) fn on_kad(&mut self, event: kad::Event) {
-        let kad::Event::OutboundQueryProgressed { id, result: QueryResult::GetClosestPeers(result), step, .. } = event
-        else {
-            return;
+        let (id, result, step) = match event {
+            kad::Event::OutboundQueryProgressed { id, result: QueryResult::GetClosestPeers(result), step, .. } => {
+                (id, result, step)
+            }
+            other => return self.on_providers(other),
         };
         if !step.last {
             return;

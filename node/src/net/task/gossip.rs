@@ -13,9 +13,14 @@ use crate::net::{
     error::{PublishError, SubscribeError},
     event::{Acceptance, GossipMessage, PeerEvent, PublishOutcome, count},
     reputation::Offence,
+    shaping::{Class, Way},
     topics::is_topic,
 };
 
+/// Peers that a message goes to at most: the largest mesh that gossipsub keeps by default.
+const MAX_COPIES: usize = 12;
+/// Messages whose length is remembered until their verdict; as long as gossipsub waits for it there are few more.
+const MAX_HANDED: usize = 2048;
 /// Messages that met only full queues and are remembered, so that a retry is not taken for a duplicate.
 const MAX_UNSENT: usize = 1024;
 /// Subscribers of a topic that are told at a time.
@@ -43,9 +48,15 @@ impl Task {
         let id = MessageId::new(blake3::hash(&bytes).as_bytes());
         let topic = TopicHash::from_raw(topic);
         let gossip = &mut self.swarm.behaviour_mut().gossip;
+        let copies = gossip.all_peers().filter(|(_, topics)| topics.contains(&&topic)).count().min(MAX_COPIES);
+        if copies > 0 && self.shaper.take(Class::Gossip, Way::Up, None, 0).is_err() {
+            return Ok(PublishOutcome::QueuesFull);
+        }
+        let len = bytes.len();
         match gossip.publish(topic.clone(), bytes) {
             Ok(_) => {
                 count(&self.counters.gossip_sent);
+                self.shaper.spend(Class::Gossip, Way::Up, None, len.saturating_mul(copies));
                 let listeners = gossip.all_peers().filter(|(_, topics)| topics.contains(&&topic)).count();
                 self.unsent.retain(|unsent| *unsent != id);
                 Ok(PublishOutcome::Sent { listeners: listeners.max(1) })
@@ -72,7 +83,9 @@ impl Task {
     }
 
     pub(super) fn report(&mut self, id: &MessageId, source: PeerId, acceptance: Acceptance) {
+        let handed = self.handed.remove(id);
         let verdict = match acceptance {
+            Acceptance::Accept if !self.may_pass_on(handed) => MessageAcceptance::Ignore,
             Acceptance::Accept => MessageAcceptance::Accept,
             Acceptance::Ignore => MessageAcceptance::Ignore,
             Acceptance::Reject => {
@@ -87,6 +100,14 @@ impl Task {
         }
     }
 
+    /// Whether the limits leave room for the copies of a good message that others would get from us. They have other peers.
+    fn may_pass_on(&self, handed: Option<(TopicHash, usize)>) -> bool {
+        let Some((topic, len)) = handed else { return true };
+        // Whoever sent it to us does not get it back.
+        let copies = self.swarm.behaviour().gossip.mesh_peers(&topic).count().saturating_sub(1);
+        copies == 0 || self.shaper.take(Class::Gossip, Way::Up, None, len.saturating_mul(copies)).is_ok()
+    }
+
     pub(super) fn on_gossip(&mut self, event: gossipsub::Event) {
         match event {
             gossipsub::Event::Message { propagation_source, message_id, message } => {
@@ -96,6 +117,16 @@ impl Task {
                     self.report(&message_id, propagation_source, Acceptance::Reject);
                     return;
                 }
+                // Its bytes are counted already; what is over the limit is not worth the work behind it.
+                if self.shaper.take(Class::Gossip, Way::Down, Some(propagation_source), 0).is_err() {
+                    count(&self.counters.gossip_dropped);
+                    self.report(&message_id, propagation_source, Acceptance::Ignore);
+                    return;
+                }
+                if self.handed.len() >= MAX_HANDED {
+                    self.handed.clear();
+                }
+                self.handed.insert(message_id.clone(), (message.topic.clone(), message.data.len()));
                 let gossip = GossipMessage {
                     id: message_id,
                     source: propagation_source,

@@ -117,6 +117,7 @@ impl Task {
             self.swarm.behaviour_mut().identify.push(peers);
         }
         self.dial_wanted(now);
+        self.announce_feeds(now);
         self.end_relayed(now);
         self.watch_mdns(now);
     }
@@ -362,6 +363,7 @@ impl Task {
 
     pub(super) fn reach_report(&mut self) -> ReachReport {
         let testers = self.testers().len();
+        let providing = self.providing_report();
         let behaviour = self.swarm.behaviour_mut();
         let routing_peers =
             behaviour.kad.as_mut().map(|kad| kad.inner.kbuckets().map(|bucket| bucket.num_entries()).sum::<usize>());
@@ -375,6 +377,7 @@ impl Task {
             relaying: self.config.relay.is_some().then(|| self.relaying.report()),
             hole_punching: self.config.hole_punching,
             routing_peers,
+            providing,
             mdns,
             upnp: self.config.upnp.then_some(self.upnp),
         }

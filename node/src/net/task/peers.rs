@@ -129,7 +129,13 @@ impl Task {
         if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut()
             && serves
         {
-            kad::learn(&mut kad.inner, peer_id, &named);
+            let new = kad::learn(&mut kad.inner, peer_id, &named);
+            if new {
+                self.providers.met();
+            }
+        }
+        if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
+            kad.inner.store_mut().told(peer_id, &named);
         }
         self.tell(PeerEvent::Identified(peer_id));
     }
@@ -215,6 +221,7 @@ impl Task {
     }
 
     pub(super) fn on_tick(&mut self) {
+        self.expire_providers(Instant::now());
         let (ended, penalties) = self.reputation.tick(Instant::now());
         for peer in ended {
             self.swarm.behaviour_mut().blocked.unblock_peer(peer);

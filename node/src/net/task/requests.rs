@@ -1,10 +1,13 @@
 //! The request-response protocols: our requests and their answers, and requests of peers on their way to a queue.
 
+use std::time::Duration;
+
 use libp2p::{
     PeerId,
     request_response::{self, InboundFailure, InboundRequestId, Message, OutboundFailure, OutboundRequestId},
 };
 use tokio::sync::mpsc;
+use tributary_protocol::wire::SyncResponse;
 
 use super::{Answered, Task, answer};
 use crate::net::{
@@ -13,6 +16,7 @@ use crate::net::{
     event::{InboundRequest, Reply, Responder, Which, count},
     frame::{FrameError, frame_error},
     reputation::Offence,
+    shaping::{Class, Way},
 };
 
 impl Task {
@@ -21,6 +25,9 @@ impl Task {
         if open >= self.config.queues.outbound_requests {
             answer(back, Err(RequestError::TooManyOpen { open }));
             return;
+        }
+        if which == Which::Sync {
+            self.shaper.spend(Class::Sync, Way::Up, Some(peer), bytes.len());
         }
         let behaviour = self.swarm.behaviour_mut();
         let id = match which {
@@ -31,6 +38,9 @@ impl Task {
     }
 
     pub(super) fn on_reply(&mut self, reply: Reply) {
+        if reply.which == Which::Sync {
+            self.shaper.spend(Class::Sync, Way::Up, Some(reply.peer), reply.bytes.len());
+        }
         let behaviour = self.swarm.behaviour_mut();
         let sent = match reply.which {
             Which::Sync => behaviour.sync.send_response(reply.channel, reply.bytes),
@@ -84,9 +94,15 @@ impl Task {
             Which::Access => (&self.access_tx, MAX_ACCESS_MESSAGE),
         };
         let open = self.answering.iter().filter(|((of, _), who)| *of == which && **who == peer).count();
-        let responder = Responder { which, max, channel, replies: self.reply_tx.clone() };
+        let mut wait = Duration::ZERO;
+        if which == Which::Sync {
+            self.shaper.spend(Class::Sync, Way::Down, Some(peer), bytes.len());
+            // Answers that have gone are paid for before the next one is made; nothing waits here meanwhile.
+            wait = self.shaper.take(Class::Sync, Way::Up, Some(peer), 0).err().unwrap_or_default();
+        }
+        let responder = Responder { which, peer, max, channel, replies: self.reply_tx.clone() };
         let request = InboundRequest { peer, bytes, responder };
-        let refused = if open >= self.config.requests_per_peer {
+        let refused = if open >= self.config.requests_per_peer || !wait.is_zero() {
             Some(request)
         } else {
             match queue.try_send(request) {
@@ -103,12 +119,15 @@ impl Task {
         };
         count(&self.counters.of(which).busy);
         let busy = match which {
-            Which::Sync => &self.config.sync_busy,
-            Which::Access => &self.config.access_busy,
+            Which::Sync if !wait.is_zero() => {
+                let retry_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX).max(1);
+                SyncResponse::Busy { retry_ms }.encode().unwrap_or_default()
+            }
+            Which::Sync => self.config.sync_busy.clone(),
+            Which::Access => self.config.access_busy.clone(),
         };
         if !busy.is_empty() {
-            let bytes = busy.clone();
-            self.on_reply(Reply { which, channel: request.responder.channel, bytes });
+            self.on_reply(Reply { which, peer, channel: request.responder.channel, bytes: busy });
         }
     }
 

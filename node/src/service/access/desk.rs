@@ -2,16 +2,19 @@
 
 mod by_hand;
 mod grants;
+mod leaving;
 mod operator;
 mod policy;
 
-pub use self::policy::Admission;
+pub(in crate::service) use self::leaving::ToLeave;
+pub use self::policy::{AccessPolicy, AccessQuestion, Admission, PolicyDecision};
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use tokio::sync::watch;
 use tributary_protocol::{
     access::{Grant, GrantRange, Price, Quote, QuoteError, RequestError, Selection, SignedQuote, SignedRequest},
     ids::{Did, Hash, StreamId},
@@ -34,6 +37,7 @@ use super::{
 use crate::{
     config::Policy,
     machine::{Clock, Machine},
+    net::PeerId,
 };
 
 /// A quote can be taken for so long.
@@ -61,6 +65,12 @@ pub(super) struct Desk {
     clock: Clock,
     hooks: Option<Hooks>,
     meter: Arc<AccessMeter>,
+    /// Decides what would otherwise wait for the operator.
+    pub(super) policy: Option<Arc<dyn AccessPolicy>>,
+    /// Who keeps what is granted while the machine is offline.
+    mirrors: Vec<PeerId>,
+    /// Counts up when something has changed that mirrors may have to hear of.
+    changed: watch::Sender<u64>,
     /// Held from the look at an order to the commit of what became of it: the desk decides one request at a time.
     state: Mutex<State>,
 }
@@ -83,9 +93,12 @@ impl Desk {
         clock: Clock,
         hooks: Option<Hooks>,
         meter: Arc<AccessMeter>,
+        mirrors: Vec<PeerId>,
     ) -> Result<Self, AccessError> {
         let state = State { audit: Audit::open(&store)?, pending: BTreeMap::new() };
-        let desk = Self { machine, store, clock, hooks, meter, state: Mutex::new(state) };
+        let changed = watch::channel(0).0;
+        let desk =
+            Self { machine, store, clock, hooks, meter, policy: None, mirrors, changed, state: Mutex::new(state) };
         let mut pending = BTreeMap::new();
         desk.for_each_order(|row| {
             if row.order.state == OrderState::Pending {
@@ -230,6 +243,9 @@ impl Desk {
                 Err(error) => return Err(error),
             },
         }
+        if !grants.is_empty() {
+            self.leave(&mut batch, &mut row, now_ms);
+        }
         batch.put_row(Table::Order, row.key(), row.encode()?);
         self.commit(&mut state, batch, &lines, grants.len())?;
         for key in evicted {
@@ -318,6 +334,9 @@ impl Desk {
             return Ok(Some(row));
         }
         set_delivered(&mut row.order.state, now_ms);
+        if issued > 0 {
+            self.leave(&mut batch, &mut row, now_ms);
+        }
         batch.put_row(Table::Order, row.key(), row.encode()?);
         self.commit(&mut state, batch, &lines, issued)?;
         Ok(Some(row))
@@ -335,6 +354,7 @@ impl Desk {
         self.store.commit(batch)?;
         state.audit.written(lines);
         self.meter.written(lines, grants);
+        self.changed.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -351,6 +371,7 @@ impl Desk {
         for (_, id) in &oldest {
             if let Some(mut row) = self.load(id)? {
                 let reason = "too many requests wait for the operator; ask again later";
+                self.leave(batch, &mut row, now_ms);
                 lines.push(refuse(batch, &mut row, now_ms, DenyCode::RateLimited, reason)?);
             }
         }
@@ -405,7 +426,7 @@ fn reply_to(row: &Row, grants: Vec<Vec<u8>>, from: u16, now_ms: u64) -> AccessRe
         OrderState::Pending if now_ms >= row.order.expires_ms => denied(DenyCode::Expired, "nobody decided in time"),
         OrderState::Pending => AccessReply::Pending { request_id: row.order.id },
         OrderState::Granted { grants: total, .. } => {
-            AccessReply::Granted { grants: fitting(grants.into_iter()), from, total: *total }
+            AccessReply::Granted { grants: fitting(grants.into_iter(), 0), from, total: *total }
         }
         OrderState::Denied { code, reason, .. } => denied(deny_code(*code), reason),
     }

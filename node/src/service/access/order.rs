@@ -188,6 +188,9 @@ pub(super) struct Row {
     /// The signed request, hex.
     request: String,
     pub(super) live: Vec<Live>,
+    /// Which of its states this is, for mirrors; only grows.
+    #[serde(default)]
+    pub(super) revision: u64,
     /// Until when the row is kept, ms since 1970: as long as its grants can be opened. The audit log stays.
     pub(super) keep_ms: u64,
 }
@@ -215,7 +218,7 @@ impl Row {
             state: OrderState::Pending,
         };
         let (quote, request) = (hex::encode(quote.bytes()), hex::encode(request.encode()));
-        Self { version: VERSION, order, quote, request, live: Vec::new(), keep_ms }
+        Self { version: VERSION, order, quote, request, live: Vec::new(), revision: 0, keep_ms }
     }
 
     pub(super) fn key(&self) -> Vec<u8> {

@@ -24,6 +24,9 @@ use crate::{
 /// A binding that ends sooner is warned about.
 const BINDING_WARNS_MS: u64 = 14 * 24 * 60 * 60 * 1000;
 
+/// Clocks that are further apart are warned about, seconds.
+const CLOCKS_DIFFER_S: u64 = 5 * 60;
+
 /// See [`Node::status`].
 pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
     let inner = &node.inner;
@@ -41,6 +44,10 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
             feeds.extend(followed.status(&did).await);
         }
     }
+    let mirror = match &inner.mirror {
+        Some(mirror) => Some(mirror.status().await),
+        None => None,
+    };
     let mut subscriptions = Ok(Vec::new());
     if let Some(buyer) = &inner.buyer {
         subscriptions = buyer.subscriptions().await;
@@ -59,7 +66,7 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
         banned: banned.into_iter().map(banned_status).collect(),
         reach,
         inbound: inbound_status(node),
-        traffic: TrafficStatus::new(&inner.net.stats(), inner.sync.status()),
+        traffic: TrafficStatus::new(&inner.net.stats(), inner.net.rates(), inner.sync.status()),
         binding_expires_ms: None,
         incarnation: inner.machine.as_ref().map(|machine| machine.incarnation()),
         streams: Vec::new(),
@@ -70,6 +77,8 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
         access: inner.access.status(),
         hooks: inner.access.hooks(),
         followed: feeds.into_iter().map(|feed| followed_status(feed, now_ms)).collect(),
+        mirror,
+        leaving: inner.depositor.status(),
         subscriptions: Vec::new(),
         store: StoreStatus::default(),
         process: ProcessStatus::default(),
@@ -123,6 +132,16 @@ pub(in crate::service) async fn collect(node: &Node) -> NodeStatus {
         if feed.equivocations > 0 {
             let message = format!("{} signs two stories; do not trust its newest statements", feed.did);
             status.warnings.push(Warning { code: WarningCode::Equivocation, message });
+        }
+        if let Some(offset) = feed.clock_offset_s.filter(|offset| offset.unsigned_abs() > CLOCKS_DIFFER_S) {
+            let way = if offset > 0 { "ahead of" } else { "behind" };
+            let apart = show_duration(Duration::from_secs(offset.unsigned_abs()));
+            let message = format!(
+                "the clock of {} is {apart} {way} this node's; ages and times of its data are off by that: set the clock that is \
+                 wrong (timedatectl)",
+                feed.did
+            );
+            status.warnings.push(Warning { code: WarningCode::ClockDiffers, message });
         }
     }
     status
@@ -295,6 +314,8 @@ fn incomplete(node: &Node, now_ms: u64, reason: &str) -> NodeStatus {
         access: AccessStatus::default(),
         hooks: HookStatus::default(),
         followed: Vec::new(),
+        mirror: None,
+        leaving: Vec::new(),
         subscriptions: Vec::new(),
         store: StoreStatus::default(),
         served: ServedStatus::default(),
@@ -317,6 +338,8 @@ fn inbound_status(node: &Node) -> InboundStatus {
         refused_per_address: stats.refused_per_address,
         connections_per_address: limits.connections_per_address,
         handshakes_per_address: limits.handshakes_per_address,
+        connections_per_network: limits.connections_per_network,
+        handshakes_per_network: limits.handshakes_per_network,
         limit: limits.connections,
     }
 }
@@ -338,6 +361,7 @@ fn followed_status(feed: FeedStatus, now_ms: u64) -> FollowedStatus {
         equivocations: feed.equivocations,
         noise: feed.noise,
         flagged: feed.flagged,
+        clock_offset_s: feed.clock_offset_ms.map(|offset| offset / 1000),
         logs: feed.logs.into_iter().map(log).collect(),
         sources: feed.sources,
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::net::{AddressState, Reach, Relaying, ReservationState, Translation, Upnp};
+pub use crate::net::{AddressState, ProvidingReport, Reach, Relaying, ReservationState, Translation, Upnp};
 use crate::net::{OwnAddress, Path, PeerInfo, ReachReport, RelayReservation, Upgrade};
 
 /// A connected peer.
@@ -78,6 +78,9 @@ pub struct ReachStatus {
     pub hole_punching: bool,
     /// Peers that it knows for finding others; `None` without Kademlia.
     pub routing_peers: Option<u64>,
+    /// Provider records: what it says of the feeds it serves, and keeps of others. `None` without Kademlia.
+    #[serde(default)]
+    pub providing: Option<ProvidingReport>,
     /// Whether peers on the local network are looked for.
     pub mdns: bool,
     /// What the router said; `None` where it is not asked.
@@ -169,6 +172,7 @@ impl From<ReachReport> for ReachStatus {
             relaying: report.relaying,
             hole_punching: report.hole_punching,
             routing_peers: report.routing_peers.map(|peers| peers as u64),
+            providing: report.providing,
             mdns: report.mdns,
             upnp: report.upnp,
         }

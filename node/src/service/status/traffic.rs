@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::sync_server::SyncStatus;
-use crate::net::{NetStats, PulledStats, RequestStats};
+use crate::net::{NetStats, PulledStats, RatesReport, RequestStats};
 
 /// What the protocols carried since the start. Chunks served to peers are in [`super::ServedStatus`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct TrafficStatus {
     pub streams_dropped: u64,
     /// Peers banned.
     pub bans: u64,
+    /// Bytes by direction and class, with their limits.
+    #[serde(default)]
+    pub rates: RatesReport,
 }
 
 /// Gossip since the start.
@@ -46,7 +49,7 @@ pub struct GossipStatus {
 }
 
 impl TrafficStatus {
-    pub(super) fn new(net: &NetStats, sync_served: SyncStatus) -> Self {
+    pub(super) fn new(net: &NetStats, rates: RatesReport, sync_served: SyncStatus) -> Self {
         Self {
             gossip: GossipStatus {
                 sent: net.gossip_sent,
@@ -64,6 +67,7 @@ impl TrafficStatus {
             bad_frames: net.bad_frames,
             streams_dropped: net.streams_dropped,
             bans: net.bans,
+            rates,
         }
     }
 }

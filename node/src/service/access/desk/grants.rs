@@ -110,7 +110,7 @@ impl Desk {
     pub(super) fn stored_grants(&self, id: &Hash, from: u16) -> Result<Vec<Vec<u8>>, AccessError> {
         let after = from.checked_sub(1).map(|before| grant_key(id, before));
         let rows = self.store.rows(Table::Grant, &grants_of(id), after.as_deref(), GRANTS_PER_REPLY)?;
-        Ok(fitting(rows.into_iter().map(|(_, grant)| grant)))
+        Ok(fitting(rows.into_iter().map(|(_, grant)| grant), 0))
     }
 
     /// The live ranges of an order that go on in a newer epoch than was granted, with their keys there.
@@ -151,9 +151,9 @@ pub(super) fn set_delivered(state: &mut OrderState, now_ms: u64) {
     }
 }
 
-/// As many as fit in one reply.
-pub(super) fn fitting(grants: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
-    let mut room = MAX_MESSAGE - REPLY_ENVELOPE;
+/// As many as fit in one message, `beside` bytes of something else.
+pub(super) fn fitting(grants: impl Iterator<Item = Vec<u8>>, beside: usize) -> Vec<Vec<u8>> {
+    let mut room = (MAX_MESSAGE - REPLY_ENVELOPE).saturating_sub(beside);
     grants
         .take_while(|grant| {
             let fits = grant.len() + 3 <= room;

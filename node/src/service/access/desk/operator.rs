@@ -34,6 +34,7 @@ impl Desk {
         let grants = self.grant(&mut row, &quote, &request, now_ms)?;
         let mut batch = WriteBatch::new();
         put_grants(&mut batch, id, 0, &grants);
+        self.leave(&mut batch, &mut row, now_ms);
         batch.put_row(Table::Order, row.key(), row.encode()?);
         let line = AuditRecord::new(now_ms, AuditEvent::Granted, row.order.buyer, row.order.streams.clone());
         self.commit(&mut state, batch, &[line.about(*id).because(OPERATOR)], grants.len())?;
@@ -45,6 +46,7 @@ impl Desk {
         let mut state = self.lock();
         let (mut row, now_ms) = (self.waiting(id)?, self.now_ms());
         let mut batch = WriteBatch::new();
+        self.leave(&mut batch, &mut row, now_ms);
         let line = refuse(&mut batch, &mut row, now_ms, DenyCode::Refused, reason)?;
         self.commit(&mut state, batch, &[line], 0)?;
         state.pending.remove(&(row.order.received_ms, *id));
@@ -63,9 +65,11 @@ impl Desk {
         let theirs = state.pending.iter().filter(|(_, waiting)| waiting.buyer == *buyer).map(|(key, _)| *key);
         for key in theirs {
             let Some(mut row) = self.load(&key.1)?.filter(|row| row.order.streams.contains(&id)) else { continue };
+            self.leave(&mut batch, &mut row, now_ms);
             lines.push(refuse(&mut batch, &mut row, now_ms, DenyCode::Revoked, "access was revoked")?);
             refused.push(key);
         }
+        self.leave_all_of(&mut batch, buyer, &id, now_ms)?;
         self.commit(&mut state, batch, &lines, 0)?;
         for key in &refused {
             state.pending.remove(key);
@@ -83,6 +87,7 @@ impl Desk {
         let mut state = self.lock();
         let mut batch = WriteBatch::new();
         batch.delete_row(Table::Policy, revoked_key(&id, buyer));
+        self.leave_all_of(&mut batch, buyer, &id, self.now_ms())?;
         let line = AuditRecord::new(self.now_ms(), AuditEvent::Reinstated, *buyer, vec![id]).because(OPERATOR);
         self.commit(&mut state, batch, &[line], 0)
     }
@@ -137,6 +142,7 @@ impl Desk {
             if let Some(mut row) = self.load(&key.1)? {
                 let mut batch = WriteBatch::new();
                 let reason = "nobody decided about it in time";
+                self.leave(&mut batch, &mut row, now_ms);
                 let line = refuse(&mut batch, &mut row, now_ms, DenyCode::Expired, reason)?;
                 self.commit(&mut state, batch, &[line], 0)?;
             }

@@ -38,6 +38,34 @@ pub enum Admission {
     No(String),
 }
 
+/// A request that would wait for the operator.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct AccessQuestion<'a> {
+    /// Who asks. The request is signed by this identity.
+    pub buyer: &'a Did,
+    /// The streams that it is about, by public name, each once.
+    pub streams: &'a [String],
+}
+
+/// What a policy says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicyDecision {
+    /// The buyer gets the keys now.
+    Grant,
+    /// The operator decides.
+    Wait,
+    /// The buyer is refused, and told why.
+    Deny(String),
+}
+
+/// A policy of a program's own, for streams with `policy: manual`. Revoked buyers are refused before it is asked, and its decisions are in
+/// the audit log as all others are.
+pub trait AccessPolicy: Send + Sync {
+    /// Decides a request. It may block, but not for long: a machine decides one request at a time. A subscription asks again for every range.
+    fn decide(&self, question: &AccessQuestion<'_>) -> PolicyDecision;
+}
+
 impl Desk {
     pub(in super::super) fn admission(
         &self,
@@ -65,7 +93,8 @@ impl Desk {
     }
 
     pub(super) fn decide(&self, buyer: &Did, streams: &[StreamId]) -> Result<Decision, AccessError> {
-        let mut decision = Decision::Grant;
+        let mut waits = false;
+        let mut names = Vec::with_capacity(streams.len());
         for stream in streams {
             let Some(config) = self.machine.stream_config(stream) else {
                 return Ok(Decision::Deny(DenyCode::NotFound, format!("no stream {stream} here")));
@@ -81,10 +110,20 @@ impl Desk {
                     let reason = format!("{} is only for the buyers on its list", config.name());
                     return Ok(Decision::Deny(DenyCode::Policy, reason));
                 }
-                Policy::Manual => decision = Decision::Wait,
+                Policy::Manual => waits = true,
             }
+            names.push(config.name().to_owned());
         }
-        Ok(decision)
+        if !waits {
+            return Ok(Decision::Grant);
+        }
+        let question = AccessQuestion { buyer, streams: &names };
+        Ok(match self.policy.as_ref().map(|policy| policy.decide(&question)) {
+            Some(PolicyDecision::Grant) => Decision::Grant,
+            // It stands in for the operator: a subscription that is refused by either ends.
+            Some(PolicyDecision::Deny(reason)) => Decision::Deny(DenyCode::Refused, reason),
+            Some(PolicyDecision::Wait) | None => Decision::Wait,
+        })
     }
 
     pub(in super::super) fn is_revoked(&self, stream: &StreamId, buyer: &Did) -> Result<bool, StoreError> {
