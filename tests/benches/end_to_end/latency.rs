@@ -25,8 +25,9 @@ use tracing_subscriber::{
     layer::{Context, SubscriberExt as _},
 };
 use tributary::{
-    buyer::{AccessOutcome, DatasetPlaintext, FeedEvent, Streams},
+    buyer::{AccessOutcome, DatasetPlaintext},
     config::{Config, Overrides},
+    feeds::{FeedEvent, Streams},
     home::{Home, InitOptions},
     ingest::{IngestOptions, NdjsonOptions, NdjsonSource},
     service::{Node, NodeOptions},
@@ -149,7 +150,7 @@ impl Pair {
         tokio::task::spawn_blocking(move || own.close_datasets(Some(TOPIC))).await.unwrap().unwrap();
         let link = eventually("a link", async || machine.links().await.unwrap().into_iter().next()).await;
         let side = buyer.buyer().unwrap();
-        side.follow(&link, Streams::All).await.unwrap();
+        side.feeds().follow(&link, Streams::All).await.unwrap();
         let stream = machine.machine().unwrap().stream_id(TOPIC).unwrap();
         let live = Selection::new(vec![Range::Live { stream, seconds: 3600 }]).unwrap();
         let granted = side.request_access(&did, live, Duration::from_secs(30)).await.unwrap();
@@ -160,7 +161,7 @@ impl Pair {
 
     /// Sends so many messages, and returns what each took in seconds, and how long its announcement was.
     async fn round(&mut self, count: usize) -> Vec<(f64, usize)> {
-        let mut news = self.buyer.buyer().unwrap().watch();
+        let mut news = self.buyer.feeds().unwrap().watch();
         let (machine, sent) = (self.machine.clone(), self.sent);
         self.sent += count as u64;
         let sending = tokio::spawn(async move { send(&machine, count, sent).await });
