@@ -23,12 +23,13 @@ pub enum LogFormat {
 const VARIABLE: &str = "TRIBUTARY_LOG";
 
 /// Libraries are a level quieter than the node itself: what they decide is rarely what someone looks for. Two of them warn of what
-/// any peer can do to us as often as it likes, and of what every start is like.
+/// any peer can do to us as often as it likes, and of what every start is like; gossipsub even says ERROR for each subscription
+/// that is refused.
 fn filter(verbose: u8) -> &'static str {
     match verbose {
-        0 => "warn,libp2p_autonat=error,libp2p_kad=error",
+        0 => "warn,libp2p_autonat=error,libp2p_kad=error,libp2p_gossipsub=off",
         1 => {
-            "warn,libp2p_autonat=error,libp2p_kad=error,\
+            "warn,libp2p_autonat=error,libp2p_kad=error,libp2p_gossipsub=off,\
              tributary=info,tributary_store=info,tributary_protocol=info"
         }
         2 => "info,tributary=debug,tributary_store=debug,tributary_protocol=debug",

@@ -165,7 +165,12 @@ impl Attacker {
     pub async fn open(&self, protocol: &'static str) -> Option<Stream> {
         let mut control = self.control.clone();
         let opened = control.open_stream(peer_of(&self.address), StreamProtocol::new(protocol));
-        timeout(REFUSED, opened).await.ok()?.ok()
+        let mut connected = self.connected.clone();
+        tokio::select! {
+            stream = timeout(REFUSED, opened) => stream.ok()?.ok(),
+            // Nobody is left to open it.
+            () = async { while connected.changed().await.is_ok() {} } => None,
+        }
     }
 
     /// As [`Attacker::open`].

@@ -17,6 +17,8 @@ use crate::{
 pub const TOPIC: &str = "/imu";
 /// What a node may use at its peak while it is attacked, bytes: the index's cache and the program itself included.
 pub const MEMORY: u64 = 220 << 20;
+/// What a node may write into its log while it is attacked, bytes: some lines for each ban, not one for each message.
+const LOG: usize = 64 << 10;
 /// Messages of one honest trade.
 const MESSAGES: u64 = 40;
 
@@ -103,7 +105,14 @@ impl Ground {
             assert!(node.is_alive());
             let peak = node.peak_memory();
             assert!(peak < MEMORY, "{} used {} MiB", node.home().display(), peak >> 20);
-            assert!(!node.log().contains("panicked"), "something panicked in {}", node.home().display());
+            let log = node.log();
+            assert!(!log.contains("panicked"), "something panicked in {}", node.home().display());
+            assert!(
+                log.len() < LOG,
+                "an attacker fills the disk by the log: {} bytes, at the end {}",
+                log.len(),
+                tail(&log)
+            );
             let status = node.status().await;
             assert!(!status.store.stopped, "{status:?}");
             assert!(status.streams.iter().all(|stream| stream.lane.stopped.is_none()), "{status:?}");
@@ -111,6 +120,11 @@ impl Ground {
         self.buyer.stop().await;
         self.machine.stop().await;
     }
+}
+
+fn tail(text: &str) -> &str {
+    let from = text.len().saturating_sub(2000);
+    text.get(from..).unwrap_or_default()
 }
 
 /// An address without the peer at its end.
