@@ -27,7 +27,7 @@ pub use self::{
     complete::{Incomplete, IncompleteError},
     error::{Exhausted, FeedsError, FollowError, PullJobError, SourceError, WrongBytes},
     feed::{FollowInfo, JoinPoint, Streams, followed},
-    follow::{CatchUpReport, FeedEvent, FeedStatus, LogStatus, MachineInfo, SourceTotal},
+    follow::{CatchUpReport, EvidenceStatus, FeedEvent, FeedStatus, LogStatus, MachineInfo, SourceTotal},
     link::{FeedLink, LinkError, MAX_LINK_ADDRS, MAX_LINK_LEN},
     listing::{DatasetInfo, PullSelection, StreamSummary},
     pull::{Intake, PullProgress, Pulled, SourceCounts},

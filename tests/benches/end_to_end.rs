@@ -5,7 +5,8 @@
 //! cargo bench -p tributary-tests --bench end_to_end -- seal packages     only these sections
 //! ```
 //!
-//! Sections: `seal`, `packages`, `store`, `pull`, `latency`, `forward`, `frames`, `grant`, `access`, `testnet`, `hostile`, and with `--features ros2` in the environment of
+//! Sections: `seal`, `packages`, `store`, `pull`, `sources`, `catchup`, `latency`, `forward`, `frames`, `grant`, `access`, `testnet`,
+//! `hostile`, and with `--features ros2` in the environment of
 //! `tests/tools/ros2_env.sh`: `ros2`. A figure and what it is compared with take turns, five rounds; a ratio
 //! is the median of the ratios of the rounds, because machines and disks drift. What happens inside one thread is measured in CPU
 //! time of that thread, so "per core" holds on a machine that does something else, too; what waits for disks and peers is
@@ -36,6 +37,8 @@
 mod access;
 #[path = "end_to_end/bare.rs"]
 mod bare;
+#[path = "end_to_end/catchup.rs"]
+mod catchup;
 #[path = "end_to_end/echo.rs"]
 mod echo;
 #[path = "end_to_end/forward.rs"]
@@ -65,6 +68,8 @@ mod ros2;
 mod sdk;
 #[path = "end_to_end/seal.rs"]
 mod seal;
+#[path = "end_to_end/sources.rs"]
+mod sources;
 #[path = "end_to_end/store.rs"]
 mod store;
 #[path = "end_to_end/table.rs"]
@@ -82,6 +87,8 @@ const SECTIONS: &[&str] = &[
     "packages",
     "store",
     "pull",
+    "sources",
+    "catchup",
     "latency",
     "forward",
     "frames",
@@ -132,6 +139,8 @@ fn main() {
             "packages" => packages::run(&mut bench),
             "store" => store::run(&mut bench),
             "pull" => pull::run(&mut bench),
+            "sources" => sources::run(&mut bench),
+            "catchup" => catchup::run(&mut bench),
             "latency" => latency::run(&mut bench),
             "forward" => forward::run(&mut bench),
             "frames" => frames::run(&mut bench),

@@ -19,3 +19,5 @@ mod sellers;
 mod storms;
 #[path = "hostile/streams.rs"]
 mod streams;
+#[path = "hostile/uplink.rs"]
+mod uplink;

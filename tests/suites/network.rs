@@ -8,5 +8,6 @@ mod network {
     mod links;
     mod moves;
     mod nat;
+    mod neighbours;
     mod relays;
 }

@@ -239,6 +239,15 @@ pub(super) fn status(context: &Context) -> Result<(), CliError> {
             }
             table.write(out)?;
         }
+        for (did, proof) in status.followed.iter().flat_map(|feed| feed.proofs.iter().map(|proof| (feed.did, proof))) {
+            let [first, second] = proof.entries.map(|hash| hash.to_string());
+            writeln!(
+                out,
+                "\nproof: {did} signed two entries for position {} of log {}, {first} and {second} (key {}); the signatures are in \
+                 `tributary status --json`",
+                proof.seq, proof.log, proof.key
+            )?;
+        }
         for warning in &status.warnings {
             writeln!(out, "\nwarning: {}", warning.message)?;
         }

@@ -35,6 +35,8 @@ pub use self::join::JoinPoint;
 use self::{history::Overlay, join::Joined};
 use super::error::FeedsError;
 
+/// Proofs of equivocation of one machine that are looked at; one is enough to distrust it.
+const MAX_PROOFS: usize = 64;
 /// Rows and entries read at a time.
 pub(super) const PAGE: usize = 256;
 /// Bytes of entries read at a time.
@@ -127,7 +129,8 @@ pub(crate) struct Feed {
     pub(crate) row: FollowRow,
     follower: Follower,
     store: Store,
-    evidence: u64,
+    /// Those that stand; at most [`MAX_PROOFS`].
+    proofs: Vec<Evidence>,
 }
 
 fn closed_key(did: &Did, dataset: &DatasetId) -> Vec<u8> {
@@ -236,14 +239,14 @@ impl Feed {
             }
             store.commit(batch)?;
         }
-        let mut feed = Self { did, row, follower, store: store.clone(), evidence: 0 };
+        let mut feed = Self { did, row, follower, store: store.clone(), proofs: Vec::new() };
         for (_, bytes) in store.rows(Table::Meta, &head_key(did.as_bytes()), None, MAX_HEADS)? {
             if let Ok(head) = SignedHead::decode(&bytes) {
                 // What it means was acted upon when it came.
                 let _ = feed.follower.on_head(&head, &Overlay::new(store));
             }
         }
-        feed.evidence = feed.count_evidence()?;
+        feed.proofs = feed.standing_proofs()?;
         Ok(feed)
     }
 
@@ -298,18 +301,16 @@ impl Feed {
         &self.follower
     }
 
-    /// How many proofs of equivocation are kept.
-    pub(super) fn evidence(&self) -> u64 {
-        self.evidence
+    /// The proofs of equivocation that are kept, at most [`MAX_PROOFS`].
+    pub(super) fn proofs(&self) -> &[Evidence] {
+        &self.proofs
     }
 
-    fn count_evidence(&self) -> Result<u64, FeedsError> {
-        let rows = self.store.rows(Table::Evidence, self.did.as_bytes(), None, 64)?;
+    fn standing_proofs(&self) -> Result<Vec<Evidence>, FeedsError> {
+        let rows = self.store.rows(Table::Evidence, self.did.as_bytes(), None, MAX_PROOFS)?;
         let chain = self.follower.chain();
-        let stands = |bytes: &[u8]| {
-            Evidence::decode(bytes).is_ok_and(|evidence| chain.is_some_and(|chain| evidence.stands(chain)))
-        };
-        Ok(rows.iter().filter(|(_, bytes)| stands(bytes)).count() as u64)
+        let stands = |evidence: &Evidence| chain.is_some_and(|chain| evidence.stands(chain));
+        Ok(rows.iter().filter_map(|(_, bytes)| Evidence::decode(bytes).ok()).filter(stands).collect())
     }
 
     /// Makes a batch durable. If that fails, goes back to what is stored.
@@ -347,7 +348,7 @@ impl Feed {
         }
         self.commit(batch)?;
         if new > 0 {
-            self.evidence = self.count_evidence()?;
+            self.proofs = self.standing_proofs()?;
         }
         Ok(bad.map_or(Ok(new), Err))
     }
@@ -439,7 +440,7 @@ impl Feed {
         }
         self.commit(batch)?;
         if equivocation {
-            self.evidence = self.count_evidence()?;
+            self.proofs = self.standing_proofs()?;
         }
         Ok(out)
     }
@@ -461,7 +462,7 @@ impl Feed {
             let mut batch = WriteBatch::new();
             put_evidence(&mut batch, &self.did, evidence);
             self.commit(batch)?;
-            self.evidence = self.count_evidence()?;
+            self.proofs = self.standing_proofs()?;
         }
         Ok(verdict)
     }

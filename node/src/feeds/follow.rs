@@ -31,7 +31,7 @@ pub use self::{
     catch_up::CatchUpReport,
     find::MachineInfo,
     handle::SourceTotal,
-    status::{FeedStatus, LogStatus},
+    status::{EvidenceStatus, FeedStatus, LogStatus},
 };
 use super::{
     Feeds, MAX_FEEDS, blocking,

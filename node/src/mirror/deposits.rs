@@ -26,7 +26,7 @@ use tributary_protocol::{
     ids::{Did, Hash},
     wire::{AccessReply, DenyCode, access::MAX_MESSAGE},
 };
-use tributary_store::{Store, StoreError, Table, WriteBatch};
+use tributary_store::{Row, Store, StoreError, Table, WriteBatch};
 
 use crate::{
     feeds::{Feeds, FeedsError},
@@ -368,7 +368,7 @@ impl Deposits {
         Ok(row.and_then(|bytes| SignedDeposit::decode(&bytes).ok()))
     }
 
-    fn rows_of(&self, id: &Hash) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn rows_of(&self, id: &Hash) -> Result<Vec<Row>, StoreError> {
         let (mut all, mut after) = (Vec::new(), None::<Vec<u8>>);
         loop {
             let rows = self.store.rows(Table::Grant, &grants_of(id), after.as_deref(), PAGE)?;

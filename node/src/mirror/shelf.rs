@@ -232,3 +232,6 @@ impl Shelf {
         Ok(any)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -280,10 +280,10 @@ impl Client {
         self.shaper.report()
     }
 
-    /// The limits on what is pulled from a peer.
+    /// The limits on chunks that come from a peer, or go to it, by whatever protocol.
     #[must_use]
-    pub fn pace(&self, peer: PeerId) -> Pace {
-        Pace { shaper: Arc::clone(&self.shaper), peer }
+    pub fn pace(&self, way: Way, peer: PeerId) -> Pace {
+        Pace { shaper: Arc::clone(&self.shaper), way, peer }
     }
 
     /// How long things took since the start.

@@ -254,17 +254,18 @@ impl Shaper {
     }
 }
 
-/// The limits on what is pulled from one peer; see [`super::PullOptions`].
+/// The limits on chunks from a peer or to it; see [`super::Client::pace`].
 #[derive(Debug, Clone)]
 pub struct Pace {
     pub(super) shaper: Arc<Shaper>,
+    pub(super) way: Way,
     pub(super) peer: PeerId,
 }
 
 impl Pace {
-    /// Waits until so many bytes of a chunk may be read.
-    pub(super) async fn pass(&self, bytes: usize) {
-        self.shaper.pass(Class::Pull, Way::Down, self.peer, bytes).await;
+    /// Waits until so many bytes may be read or written.
+    pub async fn pass(&self, bytes: usize) {
+        self.shaper.pass(Class::Pull, self.way, self.peer, bytes).await;
     }
 }
 

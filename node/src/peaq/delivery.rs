@@ -37,7 +37,7 @@ use self::waiting::Waiting;
 use super::chunks::ChunkSource;
 use crate::{
     machine::Clock,
-    net::{Client, PeaqStreams},
+    net::{Client, PeaqStreams, Way},
 };
 
 /// Events that a slow listener may fall behind before it loses the oldest.
@@ -335,10 +335,11 @@ impl Inner {
         let _ = self.net.keep(caller.peer).await;
         self.tell(purchase, DeliveryState::Sending);
         let chunks = source.count();
+        let pace = self.net.pace(Way::Up, caller.peer);
         let transfer = async {
             let permit = tokio::time::timeout(self.limits.queue_timeout, self.transfers.acquire()).await;
             let _permit = permit.map_err(|_| send::SendError::Busy)?;
-            send::deliver(source, caller.stream, self.limits.stall_timeout).await
+            send::deliver(source, caller.stream, self.limits.stall_timeout, &pace).await
         };
         let closed = self.closed(purchase);
         let result = tokio::select! {

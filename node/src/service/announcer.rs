@@ -130,9 +130,6 @@ impl FeedAnnouncer {
 impl Announcer for FeedAnnouncer {
     fn announce(&self, entry: &Arc<SignedEntry>, body: Option<Arc<[u8]>>) {
         self.outbox.announced.fetch_add(1, Relaxed);
-        let (log, seq) = (entry.entry().log, entry.entry().seq);
-        // The latency of the benchmark begins here.
-        tracing::trace!(%log, seq, bytes = entry.bytes().len() + body.as_ref().map_or(0, |body| body.len()), "durable");
         // Dropped here and not when it is sent: a waiting entry must not hold a megabyte.
         let body = body.filter(|body| body.len() <= self.max_body);
         if self.queue.try_send(Announcement { entry: Arc::clone(entry), body }).is_err() {

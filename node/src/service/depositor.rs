@@ -20,6 +20,9 @@ use crate::net::{Client, Multiaddr, PeerId};
 
 /// How often a mirror is tried again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// How often a busy mirror is asked again for one message, and the longest wait between.
+const BUSY_RETRIES: u32 = 10;
+const BUSY_WAIT: Duration = Duration::from_secs(10);
 /// Notes are looked through at least this often: an order may have gone on in a new key epoch.
 const TICK: Duration = Duration::from_secs(60);
 
@@ -175,13 +178,21 @@ async fn tell(
 ) -> Result<Result<(), String>, String> {
     for message in parts {
         let bytes = message.encode().map_err(|error| error.to_string())?;
-        let reply = net.access(mirror, bytes).await.map_err(|error| error.to_string())?;
-        match AccessReply::decode(&reply).map_err(|error| error.to_string())? {
-            AccessReply::Deposited { .. } => {}
-            AccessReply::Busy { retry_ms } => {
-                tokio::time::sleep(Duration::from_millis(retry_ms.into()).min(AGAIN.1)).await;
-                return Err("it is busy".to_owned());
+        let mut tries = 0;
+        let reply = loop {
+            let reply = net.access(mirror, bytes.clone()).await.map_err(|error| error.to_string())?;
+            match AccessReply::decode(&reply).map_err(|error| error.to_string())? {
+                // It answers so many messages a minute, and there may be many orders.
+                AccessReply::Busy { retry_ms } if tries < BUSY_RETRIES => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(retry_ms.into()).min(BUSY_WAIT)).await;
+                }
+                reply => break reply,
             }
+        };
+        match reply {
+            AccessReply::Deposited { .. } => {}
+            AccessReply::Busy { .. } => return Err("it is busy".to_owned()),
             // Nobody needs it any more.
             AccessReply::Denied { code: DenyCode::Expired, .. } => return Ok(Ok(())),
             AccessReply::Denied { reason, .. } => return Ok(Err(reason)),

@@ -22,7 +22,7 @@ pub use super::{
     sync_server::SyncStatus,
 };
 pub use crate::buyer::{SubscriptionState, SubscriptionStatus};
-pub use crate::feeds::SourceTotal;
+pub use crate::feeds::{EvidenceStatus, SourceTotal};
 use crate::machine::LaneReport;
 pub use crate::mirror::{DepositCounts, MirrorStatus, MirroredStatus};
 pub use crate::net::{RateReport, RatesReport, WayReport};
@@ -201,6 +201,9 @@ pub struct FollowedStatus {
     pub stale_binding: bool,
     /// Proofs that the machine tells two stories.
     pub equivocations: u64,
+    /// These proofs.
+    #[serde(default)]
+    pub proofs: Vec<EvidenceStatus>,
     /// Entries and heads that counted for nothing, since this node started.
     pub noise: u64,
     /// Entries that count and looked odd, since this node started.

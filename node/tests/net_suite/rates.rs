@@ -5,7 +5,7 @@ use std::{collections::HashMap, num::NonZeroU64, sync::Arc};
 
 use tributary::net::{
     Acceptance, ChunkLookup, MAX_GOSSIP_MESSAGE, MAX_SYNC_RESPONSE, NetConfig, PublishOutcome, PullClient, PullOptions,
-    PullServer, PullServerConfig, RateCaps, Wanted,
+    PullServer, PullServerConfig, RateCaps, Wanted, Way,
 };
 use tributary_protocol::{
     ids::{Did, Hash},
@@ -61,7 +61,7 @@ async fn a_pull_over_the_limit_waits_at_both_ends_and_gossip_goes_ahead_of_it() 
         };
         let pulls = PullServer::start(&server.client, Arc::new(provider), PullServerConfig::default()).unwrap();
         let stream = soon("open", puller.client.open_pull(server.id())).await.unwrap();
-        let options = PullOptions { pace: Some(puller.client.pace(server.id())), ..PullOptions::default() };
+        let options = PullOptions { pace: Some(puller.client.pace(Way::Down, server.id())), ..PullOptions::default() };
         let mut pull = PullClient::start(stream, wanted, options).unwrap();
         let first = soon("the first chunk", pull.next()).await.unwrap();
         assert_eq!(first.result.as_ref().unwrap(), &bodies[&first.hash]);

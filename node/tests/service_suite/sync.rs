@@ -79,14 +79,25 @@ async fn a_machine_tells_how_far_its_logs_go_and_what_is_in_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_serves_what_it_follows() {
-    let (m, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let machine = start(m.path(), &machine_config(&[stream("/imu", "policy: free")])).await;
-    let buyer = start(b.path(), &buyer_config()).await;
+async fn a_follower_serves_what_it_follows_where_it_is_told_to() {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let machine = start(dirs[0].path(), &machine_config(&[stream("/imu", "policy: free")])).await;
+    let buyer = start(dirs[1].path(), &format!("{}buyer: {{ reseed: true }}\n", buyer_config())).await;
+    let silent = start(dirs[2].path(), &buyer_config()).await;
     let id = fill(&machine, "/imu", 0, 50).await;
     let did = machine.did();
     follow(&buyer, &machine).await;
+    follow(&silent, &machine).await;
     machine.shutdown().await.unwrap();
+
+    let peer = Bare::connect(&silent).await;
+    for request in [
+        SyncRequest::Heads { did, from_log: LogId::MACHINE },
+        SyncRequest::Bindings { did, from_serial: 0 },
+        SyncRequest::Dataset { did, dataset: id },
+    ] {
+        assert_eq!(peer.sync(&request).await, SyncResponse::NotFound, "{request:?}");
+    }
 
     let peer = Bare::connect(&buyer).await;
     let heads = peer.sync(&SyncRequest::Heads { did, from_log: LogId::MACHINE }).await;

@@ -81,6 +81,16 @@ async fn attack(target: &Multiaddr, round: u64) -> u64 {
             done += 1;
         }
     }
+    // Another one, who is banned for it.
+    let key = libp2p::identity::Keypair::generate_ed25519();
+    let Some(offender) = Attacker::connect_as(key, target.clone()).await else { return done };
+    let nothing = PullRequest { hashes: vec![Hash::of(b"nothing of yours"); 1000] }.encode_frame().unwrap();
+    for bytes in [nothing, raw::frame(u32::MAX, &[0x81; 5000])] {
+        for _ in 0..8 {
+            let Some(mut stream) = offender.open("/tributary/pull/1").await else { break };
+            done += u64::from(raw::write(&mut stream, &bytes).await && stream.close().await.is_ok());
+        }
+    }
     let key = libp2p::identity::Keypair::generate_ed25519();
     let Some(attacker) = Attacker::connect_as(key, target.clone()).await else { return done };
     let mut held = Vec::new();
@@ -97,13 +107,6 @@ async fn attack(target: &Multiaddr, round: u64) -> u64 {
             .collect();
         for _ in 0..20 {
             done += u64::from(raw::write(&mut gossip, &raw::subscriptions(topics.iter().map(String::as_str))).await);
-        }
-    }
-    let nothing = PullRequest { hashes: vec![Hash::of(b"nothing of yours"); 1000] }.encode_frame().unwrap();
-    for bytes in [nothing, raw::frame(u32::MAX, &[0x81; 5000])] {
-        for _ in 0..8 {
-            let Some(mut stream) = attacker.open("/tributary/pull/1").await else { break };
-            done += u64::from(raw::write(&mut stream, &bytes).await && stream.close().await.is_ok());
         }
     }
     done

@@ -1,8 +1,8 @@
 //! From durable at the machine to plaintext at a live buyer, against bare gossipsub with messages of the same size.
 //!
-//! Machine and buyer are whole nodes in this process, so that one clock has both ends. It begins where the machine's announcer is
-//! handed a durable entry, which its trace event tells; it ends where the buyer has verified, stored, decrypted and unpacked the
-//! chunk that came with the announcement.
+//! Machine and buyer are whole nodes in this process, so that one clock has both ends. It begins where the machine's store says that
+//! an entry is durable, which a trace event tells; it ends where the buyer has verified, stored, decrypted and unpacked the chunk
+//! that came with the announcement.
 
 use std::{
     collections::HashMap,
@@ -36,6 +36,7 @@ use tributary_protocol::{
     access::{Range, Selection},
     entry::{EntryBody, SignedEntry},
     ids::{LogId, LogKey},
+    record::ChunkRecord,
 };
 
 use crate::{
@@ -52,11 +53,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The first of a round are not counted: connections and caches warm up.
 const WARM_UP: usize = 20;
 /// Where the machine says that an entry is durable.
-const TARGET: &str = "tributary::service::announcer";
+const TARGET: &str = "tributary::machine::lane::committer";
 
-/// When entries became durable, and how long their messages are, by log and position.
+/// When entries became durable, by log and position.
 #[derive(Default)]
-struct Stamps(Mutex<HashMap<(String, u64), (Instant, usize)>>);
+struct Stamps(Mutex<HashMap<(String, u64), Instant>>);
 
 static STAMPS: OnceLock<Stamps> = OnceLock::new();
 
@@ -69,22 +70,22 @@ impl<S: Subscriber> Layer<S> for Stamping {
         event.record(&mut fields);
         let stamps = STAMPS.get_or_init(Stamps::default);
         let mut stamps = stamps.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stamps.insert((fields.log, fields.seq), (now, fields.bytes));
+        stamps.extend((fields.first..fields.first + fields.count).map(|seq| ((fields.log.clone(), seq), now)));
     }
 }
 
 #[derive(Default)]
 struct Fields {
     log: String,
-    seq: u64,
-    bytes: usize,
+    first: u64,
+    count: u64,
 }
 
 impl Visit for Fields {
     fn record_u64(&mut self, field: &Field, value: u64) {
         match field.name() {
-            "seq" => self.seq = value,
-            "bytes" => self.bytes = usize::try_from(value).unwrap_or_default(),
+            "first" => self.first = value,
+            "count" => self.count = value,
             _ => {}
         }
     }
@@ -188,8 +189,9 @@ impl Pair {
                 let stamps = STAMPS.get_or_init(Stamps::default);
                 let found =
                     stamps.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&(key.log.to_string(), next));
-                let (durable, bytes) = found.expect("what is announced was durable before");
-                taken.push(((now - durable).as_secs_f64(), bytes));
+                let durable = found.expect("what is announced was durable before");
+                let (entry, record) = stored(&buyer, key, next);
+                taken.push(((now - durable).as_secs_f64(), entry + record.len as usize));
                 next += 1;
             }
             (plaintext, next, taken)
@@ -213,9 +215,17 @@ async fn send(machine: &Node, count: usize, sent: u64) {
 /// The dataset behind the first message's, which stays open, and the position of its first chunk.
 fn open(buyer: &Node, key: LogKey) -> (DatasetPlaintext, u64) {
     const FIRST: u64 = 1;
-    let entry = SignedEntry::decode(&buyer.store().entry(&key, FIRST).unwrap().unwrap()).unwrap();
-    let EntryBody::Chunk(record) = &entry.entry().body else { panic!("a stream's log has chunks") };
+    let (_, record) = stored(buyer, key, FIRST);
     (buyer.buyer().unwrap().plaintext(&key.did, record.dataset).unwrap(), FIRST)
+}
+
+/// The length of an entry in bytes, and what it says.
+fn stored(buyer: &Node, key: LogKey, seq: u64) -> (usize, ChunkRecord) {
+    let bytes = buyer.store().entry(&key, seq).unwrap().unwrap();
+    match &SignedEntry::decode(&bytes).unwrap().entry().body {
+        EntryBody::Chunk(record) => (bytes.len(), record.clone()),
+        other => panic!("a stream's log has chunks, not {other:?}"),
+    }
 }
 
 /// The value below which so many percent are.

@@ -8,7 +8,8 @@ use std::{
     },
 };
 
-use libp2p::identity::Keypair;
+use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
+use libp2p::{StreamProtocol, identity::Keypair, noise, tcp, yamux};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::Value;
 use tributary::{
@@ -20,13 +21,14 @@ use tributary::{
 };
 use tributary_protocol::{
     ids::{DatasetId, Did, Hash},
-    wire::topic_machine,
+    wire::{self, PullHeader, PullStatus, topic_machine},
 };
+use tributary_store::Store;
 use tributary_tests::{
     disk,
     home::{Sandbox, head},
     node::{NodeProcess, command},
-    trade,
+    peer, trade,
     wait::{soon, until},
 };
 
@@ -324,5 +326,64 @@ async fn a_kill_in_the_middle_costs_what_was_under_way_at_every_source() {
     })
     .await;
     assert!(sent <= CHUNKS + 2 * IN_FLIGHT, "{sent} chunks were sent for {CHUNKS}");
+    market.proven(&puller).await;
+}
+
+/// Answers pulls below our own server, the last chunk first, until the test ends. Returns how many it has answered.
+fn backwards(key: Keypair, port: u16, store: Store) -> Arc<AtomicU64> {
+    let mut swarm = libp2p::SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_behaviour(|_| libp2p_stream::Behaviour::new())
+        .unwrap()
+        .with_swarm_config(|config| config.with_idle_connection_timeout(tributary_tests::wait::PATIENCE))
+        .build();
+    let mut incoming = swarm.behaviour().new_control().accept(StreamProtocol::new("/tributary/pull/1")).unwrap();
+    swarm.listen_on(format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()).unwrap();
+    let answered = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&answered);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = swarm.select_next_some() => {}
+                Some((_, mut stream)) = incoming.next() => {
+                    let (store, counted) = (store.clone(), Arc::clone(&counted));
+                    tokio::spawn(async move {
+                        let mut request = Vec::new();
+                        stream.read_to_end(&mut request).await.unwrap();
+                        let request = wire::PullRequest::decode(&request[4..]).unwrap();
+                        for hash in request.hashes.into_iter().rev() {
+                            let body = store.chunk(&hash).unwrap().unwrap();
+                            let status = PullStatus::Found { len: u32::try_from(body.len()).unwrap() };
+                            let header = PullHeader { hash, status }.encode();
+                            // The puller may have had it from somebody else meanwhile.
+                            if stream.write_all(&[header.as_slice(), &body].concat()).await.is_err() {
+                                return;
+                            }
+                            counted.fetch_add(1, Relaxed);
+                        }
+                        let _ = stream.close().await;
+                    });
+                }
+            }
+        }
+    });
+    answered
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_in_another_order_are_put_where_they_belong() {
+    let mut market = Market::open().await;
+    let puller = market.puller("puller", &[]).await;
+    let peer = market.machine.status().await.peer;
+    market.machine.kill();
+    // Who stole the key of the machine's node, and nothing else.
+    let (key, port) = (peer::stolen_node_key(&market.home), market.sandbox.port("machine"));
+    let answered = backwards(key, port, disk::store(&market.home));
+
+    let report = market.pull(&puller).report().await;
+    assert_eq!((report.chunks, brought(&report, &peer)), (CHUNKS, CHUNKS), "{report:?}");
+    assert!(answered.load(Relaxed) >= CHUNKS, "the impostor answered");
     market.proven(&puller).await;
 }

@@ -3,13 +3,14 @@
 use tributary::service::status::WarningCode;
 use tributary_protocol::{
     entry::{Entry, Head, SignedEntry, SignedHead},
+    feed::Evidence,
     ids::{LogId, LogKey},
     keys::FeedKey,
     wire::{FeedMessage, SyncRequest, SyncResponse, gossip::topic_log, topic_machine},
 };
 use tributary_tests::{
     hostile::{Attacker, Ground, TOPIC, raw, seen},
-    node::NodeProcess,
+    node::{NodeProcess, command},
     trade,
     wait::until,
 };
@@ -140,7 +141,14 @@ async fn two_stories_are_proven_kept_and_shown_and_their_messenger_is_not_punish
     until("the proof", async || (ground.equivocations().await > 0).then_some(())).await;
     let status = ground.buyer.status().await;
     assert!(status.warnings.iter().any(|warning| warning.code == WarningCode::Equivocation), "{:?}", status.warnings);
-    assert!(status.store.evidence + status.store.rows > 0);
+    // Both statements can be shown to others, who need no more than the machine's binding.
+    let [proof] = &status.followed[0].proofs[..] else { panic!("{:?}", status.followed[0]) };
+    assert_eq!((proof.log, proof.seq), (log, last.entry().seq));
+    assert!(proof.entries.contains(&last.hash()) && proof.entries.contains(&other.hash()), "{proof:?}");
+    let shown = Evidence::decode(&hex::decode(&proof.evidence).unwrap()).unwrap();
+    assert!(matches!(shown, Evidence::Entries(two) if two.0 == last || two.1 == last));
+    let ended = command(ground.buyer.home(), &["status"]).await;
+    assert!(ended.stdout.contains("signed two entries for position"), "{ended:?}");
     let peer = seen(&ground.buyer, &messenger.id()).await.unwrap();
     assert!(peer.score > -10.0 && status.traffic.gossip.rejected == 0, "{peer:?}");
     // A key that speaks for nobody proves nothing: it is noise or a forgery, and no second proof.

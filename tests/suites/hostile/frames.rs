@@ -126,7 +126,7 @@ async fn ten_thousand_subscriptions_are_refused_and_leave_the_feed_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_without_number_are_answered_busy_and_the_others_are_served() {
+async fn requests_for_nothing_without_number_are_answered_and_the_others_are_served() {
     let mut ground = Ground::start().await;
     let attacker = Attacker::connect(&ground.machine_at).await;
     let request = PullRequest { hashes: vec![Hash::of(b"nothing of yours"); 1000] }.encode_frame().unwrap();
@@ -148,6 +148,6 @@ async fn requests_without_number_are_answered_busy_and_the_others_are_served() {
         answered += u64::from(matches!(raw::ending(&mut stream).await, raw::Ending::Answered(_)));
     }
     let served = ground.machine.status().await.served;
-    assert!(answered > 8 && served.busy > 0, "{answered} answered, {served:?}");
+    assert!(answered > 8 && served.transfers + served.busy >= answered, "{answered} answered, {served:?}");
     ground.stood().await;
 }

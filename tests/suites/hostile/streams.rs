@@ -47,6 +47,7 @@ async fn one_peer_cannot_take_all_places_of_a_protocol() {
     })
     .await;
     assert!(served.active < u64::from(served.limit), "{served:?}");
+    until("the others to be refused", async || (ground.machine.status().await.served.busy > 0).then_some(())).await;
     assert!(streams.len() > usize::try_from(served.active).unwrap(), "more were asked for than given");
     ground.honest_trade().await;
     drop((streams, attacker));

@@ -55,6 +55,11 @@ pub(crate) async fn buyer(sandbox: &Sandbox, host: &Host, network: &str) -> Node
     start(sandbox, host, &config("buyer", network, "")).await
 }
 
+/// Starts a buyer that serves what it has to others.
+pub(crate) async fn reseeder(sandbox: &Sandbox, host: &Host, network: &str) -> NodeProcess {
+    start(sandbox, host, &config("buyer", network, "buyer: { reseed: true }\n")).await
+}
+
 /// Starts a relay, or starts it again, and returns it with its address.
 pub(crate) async fn relay(sandbox: &Sandbox, host: &Host, ip: &str) -> (NodeProcess, String) {
     let node = start(sandbox, host, &config("relay", "", "")).await;

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tributary_protocol::{
     binding::BindingChain,
     entry::SignedHead,
-    feed::LogTip,
-    ids::{Did, LogId, LogKey},
+    feed::{Evidence, LogTip},
+    ids::{Did, Hash, LogId, LogKey},
 };
 
 use super::{
@@ -38,6 +38,8 @@ pub struct FeedStatus {
     pub stale_binding: bool,
     /// Proofs that the machine signs two stories. Anything but 0 means: do not trust its newest statements.
     pub equivocations: u64,
+    /// These proofs.
+    pub proofs: Vec<EvidenceStatus>,
     /// Entries and heads that counted for nothing.
     pub noise: u64,
     /// Entries whose time or binding looked odd.
@@ -48,6 +50,41 @@ pub struct FeedStatus {
     pub logs: Vec<LogStatus>,
     /// Who brought its chunks since the node started, the most first.
     pub sources: Vec<SourceTotal>,
+}
+
+/// A proof that a machine signs two stories: what it says for one position, and what else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceStatus {
+    /// The log.
+    pub log: LogId,
+    /// Its incarnation.
+    pub incarnation: u32,
+    /// The position.
+    pub seq: u64,
+    /// The hashes of the two entries that were signed for it; of a head, the hash that it names.
+    pub entries: [Hash; 2],
+    /// The feed key that signed both.
+    pub key: String,
+    /// Both statements with their signatures, hex: what convinces others (docs/protocol.md).
+    pub evidence: String,
+}
+
+impl EvidenceStatus {
+    fn of(evidence: &Evidence) -> Self {
+        let (entry, other) = match evidence {
+            Evidence::Entries(two) => (&two.0, two.1.hash()),
+            Evidence::Head(two) => (&two.1, two.0.head().entry_hash),
+        };
+        let key = entry.entry().key();
+        Self {
+            log: key.log,
+            incarnation: key.incarnation,
+            seq: entry.entry().seq,
+            entries: [entry.hash(), other],
+            key: entry.signer().to_string(),
+            evidence: hex::encode(evidence.encode()),
+        }
+    }
 }
 
 /// How a log of a feed stands.
@@ -129,7 +166,8 @@ impl Feeds {
                 addrs: feed.row.addrs.clone(),
                 binding_serial: binding.map(|binding| binding.serial),
                 stale_binding: binding.is_some_and(|binding| binding.is_stale_at(now)),
-                equivocations: feed.evidence(),
+                equivocations: feed.proofs().len() as u64,
+                proofs: feed.proofs().iter().map(EvidenceStatus::of).collect(),
                 noise: follower.noise(),
                 flagged: handle.flagged.load(Relaxed),
                 clock_offset_ms: handle.clock_offset_ms(),

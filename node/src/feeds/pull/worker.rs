@@ -20,7 +20,7 @@ use super::{
     job::{Job, UNIT},
     schedule::{Ask, ChunkId, Fault, SourceId},
 };
-use crate::net::{Offence, PullClient, PullError, PullItem, PullOptions, RequestError, Wanted};
+use crate::net::{Offence, PullClient, PullError, PullItem, PullOptions, RequestError, Wanted, Way};
 
 /// Chunks of one stream that were read and not taken yet.
 const ON_THE_WIRE: usize = 1;
@@ -249,7 +249,8 @@ async fn open(
         _ => (Fault::Broke, SourceError::NoStream(Box::new(error))),
     })?;
     let wanted = items.iter().map(|(_, record)| Wanted { hash: record.hash, len: Some(record.len) }).collect();
-    let options = PullOptions { window: ON_THE_WIRE, pace: Some(job.net.pace(peer)), ..PullOptions::default() };
+    let options =
+        PullOptions { window: ON_THE_WIRE, pace: Some(job.net.pace(Way::Down, peer)), ..PullOptions::default() };
     let client = PullClient::start(stream, wanted, options);
     let client = client.map_err(|error| (Fault::Final, SourceError::Pull(error)))?.counted(&job.net);
     Ok(Transfer { client, due: items.into(), ahead })

@@ -5,7 +5,13 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicBool,
+            Ordering::{AcqRel, Release},
+        },
+    },
     time::{Duration, Instant},
 };
 
@@ -27,7 +33,7 @@ pub(crate) struct QueueBounds {
 pub(crate) enum Popped<T> {
     /// The oldest item.
     Item(T),
-    /// Nothing came in time.
+    /// Nothing came in time, or until [`Queue::wake`].
     TimedOut,
     /// Empty, and nothing will come.
     Closed,
@@ -78,6 +84,8 @@ struct State<T> {
 pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
+    /// Whoever waits in [`Queue::pop`] is to look at something else. Not under the lock: see [`Queue::wake`].
+    woken: AtomicBool,
     bounds: QueueBounds,
 }
 
@@ -85,7 +93,7 @@ impl<T> Queue<T> {
     pub(crate) fn new(bounds: QueueBounds) -> Self {
         let state =
             State { items: VecDeque::new(), bytes: 0, closed: false, room: None, refused: false, unmade: false };
-        Self { state: Mutex::new(state), changed: Condvar::new(), bounds }
+        Self { state: Mutex::new(state), changed: Condvar::new(), woken: AtomicBool::new(false), bounds }
     }
 
     /// Adds the item that `make` gives, `size` bytes of it, and says how many older ones were dropped for it. `make` runs while
@@ -188,6 +196,9 @@ impl<T> Queue<T> {
             if state.closed {
                 return Popped::Closed;
             }
+            if self.woken.swap(false, AcqRel) {
+                return Popped::TimedOut;
+            }
             state = match deadline {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
@@ -199,6 +210,13 @@ impl<T> Queue<T> {
                 }
             };
         }
+    }
+
+    /// Lets [`Queue::pop`] return without an item, as at its deadline. Never waits: the thread that writes the store calls it, and
+    /// who holds the lock may be waiting for that one. So a call at the wrong moment has no effect; the deadline has to be near.
+    pub(crate) fn wake(&self) {
+        self.woken.store(true, Release);
+        self.changed.notify_all();
     }
 
     /// Lets nothing more in. What is inside can still be taken.
@@ -242,7 +260,11 @@ impl<T> Queue<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, sync::Arc, thread};
+    use std::{
+        convert::Infallible,
+        sync::{Arc, atomic::Ordering::Acquire},
+        thread,
+    };
 
     use super::*;
 
@@ -337,6 +359,25 @@ mod tests {
         assert_eq!(push(&queue, 1, 2), Err(Closed));
         assert_eq!(pop(&queue), 1);
         assert!(matches!(queue.pop(None), Popped::Closed));
+    }
+
+    #[test]
+    fn who_waits_for_an_item_can_be_woken() {
+        let (queue, woken) = (queue(Overflow::Pause), AtomicBool::new(false));
+        queue.wake();
+        assert!(matches!(queue.pop(None), Popped::TimedOut), "a call before the wait counts");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let long = Instant::now() + Duration::from_secs(3600);
+                assert!(matches!(queue.pop(Some(long)), Popped::TimedOut));
+                woken.store(true, Release);
+            });
+            // One call may come between a look and the wait.
+            while !woken.load(Acquire) {
+                queue.wake();
+                thread::yield_now();
+            }
+        });
     }
 
     #[test]

@@ -79,7 +79,9 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(parts: LaneParts, queue: Arc<Queue<Input>>, numbers: Arc<Numbers>) -> Self {
+    pub(super) fn new(mut parts: LaneParts, queue: Arc<Queue<Input>>, numbers: Arc<Numbers>) -> Self {
+        let waiting = Arc::clone(&queue);
+        parts.committer.wake_by(Arc::new(move || waiting.wake()));
         let slicer = Slicer::new(usize::try_from(parts.chunk.bytes).unwrap_or(usize::MAX));
         let expected = numbers.upcoming();
         Self { parts, queue, numbers, reserves: false, reserve_again: None, slicer, expected, slice_since: None }

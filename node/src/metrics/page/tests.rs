@@ -36,6 +36,7 @@ fn followed(n: u8, entries: u64) -> FollowedStatus {
         binding_serial: Some(0),
         stale_binding: true,
         equivocations: 1,
+        proofs: Vec::new(),
         noise: 2,
         flagged: 3,
         clock_offset_s: None,

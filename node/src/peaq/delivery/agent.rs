@@ -18,7 +18,10 @@ use super::{
     lock,
     send::{SendError, made_ahead, write_slices},
 };
-use crate::peaq::chunks::{ChunkError, ChunkSource};
+use crate::{
+    net::{Pace, Way},
+    peaq::chunks::{ChunkError, ChunkSource},
+};
 
 /// `code` of a request that cannot be answered.
 pub(super) const FAILED: &str = "delivery_failed";
@@ -41,7 +44,7 @@ impl Inner {
         };
         let (purchase, request_id) = (request.purchase_id.clone(), request.request_id.clone());
         let (mut stream, stall) = (stream, self.limits.stall_timeout);
-        let sent = answer(source, places.clone(), request, &mut stream, stall).await;
+        let sent = answer(source, places.clone(), request, &mut stream, stall, &self.net.pace(Way::Up, peer)).await;
         drop(permit);
         match sent {
             Ok(bytes) => self.had(&purchase, &places, bytes),
@@ -94,6 +97,7 @@ async fn answer(
     request: ChunkRequest,
     stream: &mut libp2p::Stream,
     stall: Duration,
+    pace: &Pace,
 ) -> Result<u64, SendError> {
     let mut frames = made_ahead(places.len() as u64, move |at| {
         let damaged = |reason: &str| ChunkError::Damaged { index: at, reason: reason.to_owned() };
@@ -111,7 +115,7 @@ async fn answer(
     let mut bytes = 0;
     while let Some(chunk) = frames.recv().await {
         let chunk = chunk?;
-        write_slices(stream, &chunk, stall).await?;
+        write_slices(stream, &chunk, stall, pace).await?;
         bytes += chunk.len() as u64;
     }
     let close = async {

@@ -14,7 +14,10 @@ use libp2p::Stream;
 use tokio::{sync::mpsc, time::timeout};
 use tributary_protocol::peaq::frame::{Frame, encode_chunk};
 
-use crate::peaq::chunks::{ChunkError, ChunkSource};
+use crate::{
+    net::Pace,
+    peaq::chunks::{ChunkError, ChunkSource},
+};
 
 /// What a buyer must take within the stall timeout, bytes.
 const SLICE: usize = 64 << 10;
@@ -68,7 +71,12 @@ where
 }
 
 /// Sends all chunks and `complete`, and waits for the buyer to close.
-pub(super) async fn deliver(source: Arc<dyn ChunkSource>, stream: Stream, stall: Duration) -> Result<Sent, SendError> {
+pub(super) async fn deliver(
+    source: Arc<dyn ChunkSource>,
+    stream: Stream,
+    stall: Duration,
+    pace: &Pace,
+) -> Result<Sent, SendError> {
     let count = source.count();
     let mut frames = made_ahead(count, move |place| {
         let chunk = source.read(place)?;
@@ -82,11 +90,11 @@ pub(super) async fn deliver(source: Arc<dyn ChunkSource>, stream: Stream, stall:
     let send = async {
         while let Some(line) = frames.recv().await {
             let line = line?;
-            write_slices(&mut writer, &line, stall).await?;
+            write_slices(&mut writer, &line, stall, pace).await?;
             bytes += line.len() as u64;
         }
         let line = Frame::Complete { total_chunks: count.into() }.encode();
-        write_slices(&mut writer, &line, stall).await?;
+        write_slices(&mut writer, &line, stall, pace).await?;
         bytes += line.len() as u64;
         all_written.store(true, Relaxed);
         timeout(stall, writer.flush()).await.map_err(|_| SendError::Stalled(stall))??;
@@ -117,13 +125,15 @@ async fn drained(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes with progress: each slice has the whole time.
+/// Writes with progress: each slice has the whole time, and waits for its rate before that.
 pub(super) async fn write_slices(
     writer: &mut (impl AsyncWrite + Unpin),
     bytes: &[u8],
     stall: Duration,
+    pace: &Pace,
 ) -> Result<(), SendError> {
     for slice in bytes.chunks(SLICE) {
+        pace.pass(slice.len()).await;
         timeout(stall, writer.write_all(slice)).await.map_err(|_| SendError::Stalled(stall))??;
     }
     Ok(())

@@ -359,6 +359,7 @@ fn followed_status(feed: FeedStatus, now_ms: u64) -> FollowedStatus {
         binding_serial: feed.binding_serial,
         stale_binding: feed.stale_binding,
         equivocations: feed.equivocations,
+        proofs: feed.proofs,
         noise: feed.noise,
         flagged: feed.flagged,
         clock_offset_s: feed.clock_offset_ms.map(|offset| offset / 1000),

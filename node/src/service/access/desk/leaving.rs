@@ -144,7 +144,9 @@ impl Desk {
             let Some(row) = self.load(request)? else { return Ok(Vec::new()) };
             (row, self.all_grants(request)?)
         };
-        if self.machine.displaced().is_some() || now_ms >= row.keep_ms {
+        // Nothing is signed then, and the note stays.
+        self.may_publish()?;
+        if now_ms >= row.keep_ms {
             return Ok(Vec::new());
         }
         let revoked = row.order.streams.iter().any(|stream| self.is_revoked(stream, &row.order.buyer).unwrap_or(true));
