@@ -286,9 +286,10 @@ mod tests {
         let at = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5".to_owned();
         let mirror = parse(&mirror_config("/ip4/127.0.0.1/tcp/3", &[(did, at.clone())]));
         assert_eq!(mirror.mirror.feeds[0].link.did, did);
-        let machine = parse(&machine_config("/ip4/127.0.0.1/tcp/1", &[at.clone()], &load_stream("{ policy: free }")));
+        let machine =
+            parse(&machine_config("/ip4/127.0.0.1/tcp/1", std::slice::from_ref(&at), &load_stream("{ policy: free }")));
         assert_eq!(machine.mirrors.len(), 1);
-        let buyer = parse(&buyer_config("/ip4/127.0.0.1/tcp/2", &[at.clone()], &did, &at, &[]));
+        let buyer = parse(&buyer_config("/ip4/127.0.0.1/tcp/2", std::slice::from_ref(&at), &did, &at, &[]));
         assert_eq!(buyer.network.peers.len(), 1);
         let nodes = nodes(Topology { machines: 1, buyers: 1, mirrors: 2 }, &names(&["/a"]));
         let all: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
