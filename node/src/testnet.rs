@@ -33,7 +33,7 @@ pub mod verify;
 
 pub use self::{
     error::TestnetError,
-    plan::{Feed, MAX_BUYERS, MAX_MACHINES, NodeRole, Topology},
+    plan::{Feed, MAX_BUYERS, MAX_MACHINES, MAX_MIRRORS, NodeRole, Topology},
     process::ProcessId,
     running::{Brought, Ended, Healed, UpOptions, down, heal, kill, partition, restart, up},
     state::{Folder, NodeState, Phase, State},

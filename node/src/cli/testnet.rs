@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// `tributary testnet`
 #[derive(Debug, clap::Subcommand)]
 pub enum TestnetCommand {
-    /// Start machines and buyers, feed the machines, let the buyers buy; they go on running in the background
+    /// Start machines, mirrors and buyers, feed the machines, let the buyers buy; they go on running in the background
     Up(UpArgs),
     /// Show how the nodes stand
     Status(StatusArgs),
@@ -82,7 +82,7 @@ pub struct UpArgs {
     /// Buyers, at most 200; buyer 1 is a customer of machine 1, buyer 2 of machine 2, and so on, around
     #[arg(long, default_value_t = 2, value_name = "N")]
     buyers: u16,
-    /// Mirrors; this version has none, so only 0
+    /// Mirrors, at most 16; each keeps the feeds of all machines
     #[arg(long, default_value_t = 0, value_name = "N")]
     mirrors: u16,
     /// A recording (.mcap or .db3) that every machine plays over and over [default: the one that comes with the program]
@@ -281,16 +281,11 @@ async fn interrupted() -> Result<(), CliError> {
 }
 
 fn up(args: &UpArgs, output: Output) -> Result<(), CliError> {
-    if args.mirrors > 0 {
-        return Err(CliError::new(Exit::Usage, format!("a testnet with {} mirrors cannot be", args.mirrors))
-            .cause("nodes of this version have no role for it")
-            .hint("leave out --mirrors"));
-    }
     let recording = args.recording.as_deref().map(super::ingest::absolute).transpose()?;
     let options = UpOptions {
         dir: args.dir.path()?,
         program: None,
-        topology: Topology { machines: args.machines, buyers: args.buyers },
+        topology: Topology { machines: args.machines, buyers: args.buyers, mirrors: args.mirrors },
         feed: Feed::Recording { path: recording, speed: args.speed },
         namespaces: args.namespaces,
     };
@@ -388,7 +383,7 @@ fn verify(args: &VerifyArgs, output: Output) -> Result<(), CliError> {
 /// What was verified, as people read it.
 fn verified(found: &Verified) -> String {
     let mut table = Table::new();
-    table.row(["BUYER", "SAME LOGS", "ENTRIES", "BOUGHT AND OPEN", "PACKAGES", "NOT BOUGHT, SEALED"]);
+    table.row(["NODE", "SAME LOGS", "ENTRIES", "BOUGHT AND OPEN", "PACKAGES", "NOT BOUGHT, SEALED"]);
     for buyer in &found.buyers {
         table.row([
             buyer.name.clone(),
@@ -398,6 +393,10 @@ fn verified(found: &Verified) -> String {
             show::count(buyer.packages),
             show::some(buyer.datasets_closed, "dataset"),
         ]);
+    }
+    for mirror in &found.mirrors {
+        let none = || "-".to_owned();
+        table.row([mirror.name.clone(), show::count(mirror.logs), show::count(mirror.entries), none(), none(), none()]);
     }
     let mut text = Vec::new();
     // Writing into memory does not fail.

@@ -30,6 +30,8 @@ pub struct Scenario {
     pub machines: u16,
     /// Buyers, at most 200.
     pub buyers: u16,
+    /// Mirrors, at most 16; each keeps the feeds of all machines.
+    pub mirrors: u16,
     /// Whether each node has a network of its own.
     pub namespaces: bool,
     /// What the machines are fed with.
@@ -117,6 +119,7 @@ impl Scenario {
         let machines = section.need("machines", "how many machines, 1 to 100")?;
         let machines = small(&machines, 1, 100)?;
         let buyers = small(&section.need("buyers", "how many buyers, at most 200")?, 0, 200)?;
+        let mirrors = section.get("mirrors").map(|field| small(&field, 0, 16)).transpose()?.unwrap_or(0);
         let namespaces = truth(section.get("namespaces"), false)?;
         let feed = match section.get("feed") {
             Some(field) => feed(&field, base)?,
@@ -136,7 +139,7 @@ impl Scenario {
         }
         let expect = expectations(section.get("expect"))?;
         section.finish()?;
-        Ok(Self { name, machines, buyers, namespaces, feed, duration, faults, expect })
+        Ok(Self { name, machines, buyers, mirrors, namespaces, feed, duration, faults, expect })
     }
 }
 

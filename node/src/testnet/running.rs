@@ -242,9 +242,13 @@ async fn bring_up(held: &mut Held, options: &UpOptions, say: &mut dyn FnMut(&str
     let of = |role: NodeRole| -> Vec<String> {
         nodes.iter().filter(|node| node.role == role).map(|node| node.name.clone()).collect()
     };
-    let (machines, buyers) = (of(NodeRole::Machine), of(NodeRole::Buyer));
+    let (machines, mirrors, buyers) = (of(NodeRole::Machine), of(NodeRole::Mirror), of(NodeRole::Buyer));
     held.start_all(&machines).await?;
     say(&format!("machines    {} run", machines.len()));
+    if !mirrors.is_empty() {
+        held.start_all(&mirrors).await?;
+        say(&format!("mirrors     {} run", mirrors.len()));
+    }
     held.start_feeder()?;
     buying::wait_for_data(&held.folder, &held.state).await?;
     say(&format!("feed        {}", shown(&options.feed)));
@@ -323,17 +327,23 @@ fn make_homes(held: &mut Held, nodes: &[NodePlan], namespaces: bool) -> Result<(
 }
 
 fn write_configs(held: &Held, streams: &Streams) -> Result<(), TestnetError> {
+    let at = |node: &NodeState| format!("{}/p2p/{}", node.address, node.peer);
+    let of = |role: NodeRole| held.state.nodes.iter().filter(move |node| node.role == role);
+    let mirrors: Vec<String> = of(NodeRole::Mirror).map(at).collect();
     for node in &held.state.nodes {
-        let config = match &node.follows {
-            None => {
+        let config = match (node.role, &node.follows) {
+            (NodeRole::Mirror, _) => {
+                let machines: Vec<_> = held.state.machines().map(|machine| (machine.did, at(machine))).collect();
+                plan::mirror_config(&node.address, &machines)
+            }
+            (NodeRole::Buyer, Some(machine)) => {
+                let machine = held.state.node(machine)?;
+                plan::buyer_config(&node.address, &mirrors, &machine.did, &at(machine), &node.buys)
+            }
+            (NodeRole::Machine | NodeRole::Buyer, _) => {
                 let customers = held.state.buyers().filter(|buyer| buyer.follows.as_ref() == Some(&node.name));
                 let buyers: Vec<_> = customers.map(|buyer| (buyer.did, buyer.buys.clone())).collect();
-                plan::machine_config(&node.address, &streams.config(&buyers))
-            }
-            Some(machine) => {
-                let machine = held.state.node(machine)?;
-                let at = format!("{}/p2p/{}", machine.address, machine.peer);
-                plan::buyer_config(&node.address, &machine.did, &at, &node.buys)
+                plan::machine_config(&node.address, &mirrors, &streams.config(&buyers))
             }
         };
         let path = held.folder.home(&node.name).join("config.yaml");

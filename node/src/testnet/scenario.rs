@@ -13,7 +13,7 @@ use serde::Serialize;
 use tributary_protocol::ids::DatasetId;
 
 use super::{
-    Feed, Folder, State, TestnetError, Topology, UpOptions, heal, kill, partition, restart,
+    Feed, Folder, NodeRole, State, TestnetError, Topology, UpOptions, heal, kill, partition, restart,
     running::{dropped, step},
     status::{NetStatus, NodeLife, status},
     up,
@@ -152,10 +152,11 @@ impl Run<'_> {
 
     async fn sample(&mut self, before: Option<&NetStatus>) -> Result<NetStatus, TestnetError> {
         let status = status(&self.folder, before).await?;
-        let buyers = status.nodes.iter().filter(|node| node.lag.is_some());
+        let of = |role| status.nodes.iter().filter(move |node| node.role == role && node.life == NodeLife::Running);
+        let buyers = of(NodeRole::Buyer);
         let event = Event::Sample {
             running: status.nodes.iter().filter(|node| node.life == NodeLife::Running).count(),
-            chunks: status.nodes.iter().filter(|node| node.lag.is_none()).map(|node| node.chunks).sum(),
+            chunks: of(NodeRole::Machine).map(|node| node.chunks).sum(),
             packages: buyers.clone().map(|node| node.packages).min().unwrap_or(0),
             lag: buyers.filter_map(|node| node.lag).max().unwrap_or(0),
         };
@@ -213,7 +214,7 @@ impl Run<'_> {
         self.check_cut().await;
         let status = self.sample(None).await?;
         if let Some(least) = expect.packages {
-            for node in status.nodes.iter().filter(|node| node.role == super::NodeRole::Buyer) {
+            for node in status.nodes.iter().filter(|node| node.role == NodeRole::Buyer) {
                 let what = format!("{} has written at least {least} packages", node.name);
                 self.expected(what, node.packages >= least, format!("{} packages", node.packages));
             }
@@ -259,14 +260,14 @@ pub async fn run(
     dir: PathBuf,
     tell: &mut (dyn FnMut(&Line) + Send),
 ) -> Result<Outcome, TestnetError> {
-    let Scenario { name, machines, buyers, namespaces, feed, duration, faults, expect } = scenario;
+    let Scenario { name, machines, buyers, mirrors, namespaces, feed, duration, faults, expect } = scenario;
     let feed = match feed.clone() {
         ScenarioFeed::Recording { path, speed } => Feed::Recording { path, speed },
         ScenarioFeed::Packages { bytes, every } => Feed::Packages { bytes, every },
     };
     let mut run = Run { folder: Folder::new(&dir)?, began: Instant::now(), tell, failed: false };
     run.tell(Event::Started { name: name.clone(), machines: *machines, buyers: *buyers });
-    let topology = Topology { machines: *machines, buyers: *buyers };
+    let topology = Topology { machines: *machines, buyers: *buyers, mirrors: *mirrors };
     let options = UpOptions { dir, program: None, topology, feed, namespaces: *namespaces };
     let brought = up(&options, &mut |step| tracing::info!("{step}")).await?;
     run.began = Instant::now();

@@ -61,13 +61,13 @@ pub struct NodeLine {
     pub uptime_s: u64,
     /// Peers that it is connected to.
     pub peers: u64,
-    /// Feeds: of a machine its streams, of a buyer those it follows.
+    /// Feeds: of a machine its streams, of a buyer those it follows, of a mirror those it keeps.
     pub feeds: u64,
     /// Chunks: of a machine those sealed, of a buyer those held.
     pub chunks: u64,
     /// Chunks a second: since the status before, or since the start.
     pub chunks_per_second: f64,
-    /// Entries of its machine's logs that a buyer does not have yet.
+    /// Entries of its machine's logs that a buyer does not have yet; of a mirror, those it has heard of and lacks.
     pub lag: Option<u64>,
     /// Grants: of a machine those issued, of a buyer those held.
     pub grants: u64,
@@ -155,6 +155,7 @@ async fn ask(role: NodeRole, client: &ControlClient) -> Option<Answer> {
     let status: NodeStatus = client.get("/v1/status").await.ok()?;
     let grants = match role {
         NodeRole::Machine => status.access.grants,
+        NodeRole::Mirror => 0,
         NodeRole::Buyer => {
             let list: AccessList = client.post("/v1/access/list", &serde_json::json!({})).await.ok()?;
             list.grants.len() as u64
@@ -204,6 +205,11 @@ fn line(
         NodeRole::Machine => {
             line.feeds = status.streams.len() as u64;
             line.chunks = status.streams.iter().map(|stream| stream.lane.chunks).sum();
+        }
+        NodeRole::Mirror => {
+            let feeds = status.mirror.iter().flat_map(|mirror| &mirror.feeds);
+            (line.feeds, line.chunks) = (feeds.clone().count() as u64, feeds.clone().map(|feed| feed.chunks).sum());
+            line.lag = Some(feeds.map(|feed| feed.behind).sum());
         }
         NodeRole::Buyer => {
             line.feeds = status.followed.len() as u64;

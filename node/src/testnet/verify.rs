@@ -1,4 +1,4 @@
-//! Whether a testnet did its job: every buyer's logs are its machine's, everything that was bought decrypts, and nothing else does.
+//! Whether a testnet did its job: every buyer's logs are its machine's, every mirror's those of all machines, everything that was bought decrypts, and nothing else does.
 //!
 //! The machines' logs and closed datasets at one moment are what is checked; what comes later is not waited for. Hashes of entries are
 //! compared, and an entry names the one before it, so equal hashes stand for equal logs. Datasets are verified by the buyers themselves,
@@ -13,7 +13,7 @@ use futures::StreamExt as _;
 use serde::{Serialize, de::IgnoredAny};
 use tributary_protocol::ids::StreamId;
 
-use super::{Folder, NodeState, State, TestnetError, running::step};
+use super::{Folder, NodeRole, NodeState, State, TestnetError, running::step};
 use crate::control::api::{
     AccessList, CheckRequest, DatasetSummary, EntryHash, EntryHashesRequest, LogPlace, Report, StoreCheck, Verdict,
     VerifyRequest,
@@ -59,6 +59,8 @@ pub struct Verified {
     pub ok: bool,
     /// By buyer.
     pub buyers: Vec<BuyerCheck>,
+    /// By mirror: its logs. It opens nothing.
+    pub mirrors: Vec<BuyerCheck>,
     /// What is wrong.
     pub findings: Vec<Finding>,
 }
@@ -85,7 +87,7 @@ pub async fn verify(folder: &Folder, patience: Duration) -> Result<Verified, Tes
         }
     }
     let deadline = Instant::now() + patience;
-    let mut buyers = Vec::new();
+    let (mut buyers, mut mirrors) = (Vec::new(), Vec::new());
     let state = &state;
     let truths = &truths;
     let checks = futures::stream::iter(&state.nodes).map(|node| async move {
@@ -101,14 +103,27 @@ pub async fn verify(folder: &Folder, patience: Duration) -> Result<Verified, Tes
             }
             done = Some(buyer);
         }
+        if node.role == NodeRole::Mirror {
+            let mut mirror = BuyerCheck { name: node.name.clone(), ..BuyerCheck::default() };
+            for machine in state.machines() {
+                let Some(truth) = truths.get(machine.name.as_str()) else { continue };
+                let mut wrong = |what: String| found.push(Finding { node: node.name.clone(), what });
+                let which = (machine, state.streams.as_slice());
+                if let Err(error) = compare_logs(folder, which, node, truth, deadline, &mut mirror, &mut wrong).await {
+                    found.push(finding(node, &error));
+                }
+            }
+            done = Some(mirror);
+        }
         (done, found)
     });
     let checked: Vec<_> = checks.buffered(TOGETHER).collect().await;
-    for (buyer, found) in checked {
-        buyers.extend(buyer);
+    for (node, (done, found)) in state.nodes.iter().zip(checked) {
+        let of_role = if node.role == NodeRole::Mirror { &mut mirrors } else { &mut buyers };
+        of_role.extend(done);
         findings.extend(found);
     }
-    Ok(Verified { ok: findings.is_empty(), buyers, findings })
+    Ok(Verified { ok: findings.is_empty(), buyers, mirrors, findings })
 }
 
 fn finding(node: &NodeState, error: &TestnetError) -> Finding {

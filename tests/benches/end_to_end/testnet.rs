@@ -116,7 +116,7 @@ async fn measure(dir: &Path, pairs: u16, time: Duration) -> Measured {
     let options = UpOptions {
         dir: dir.to_owned(),
         program: Some(program()),
-        topology: Topology { machines: pairs, buyers: pairs },
+        topology: Topology { machines: pairs, buyers: pairs, mirrors: 0 },
         feed: Feed::Packages { bytes: PACKAGE, every: EVERY },
         namespaces: false,
     };

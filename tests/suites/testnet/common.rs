@@ -67,6 +67,14 @@ impl Net {
         .await;
     }
 
+    /// Entries of the machines' logs at a node that follows them.
+    pub(super) async fn entries(&self, name: &str) -> u64 {
+        let status = command(&self.dir().join(name), &["status", "--json"]).await.json();
+        let feeds = status["followed"].as_array().unwrap();
+        let logs = feeds.iter().flat_map(|feed| feed["logs"].as_array().unwrap());
+        logs.map(|log| log["entries"].as_u64().unwrap()).sum()
+    }
+
     /// Waits until there is a closed dataset of every stream at a machine.
     pub(super) async fn closed_datasets(&self, machine: &str, streams: usize) {
         let home = self.dir().join(machine);

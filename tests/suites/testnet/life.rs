@@ -102,3 +102,29 @@ async fn a_crash_is_told_and_what_is_wrong_is_refused() {
         assert!(!other.exists());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_keeps_what_a_buyer_misses_while_its_machine_is_gone() {
+    let net = Net::up(&["--machines", "1", "--buyers", "2", "--mirrors", "1", "--speed", "4"]).await;
+    let before = net.entries("buyer-2").await;
+    assert_eq!(net.run("kill", &["buyer-2"]).await.code, Some(0));
+    until("new entries", async || (net.entries("buyer-1").await >= before + 20).then_some(())).await;
+    let wanted = net.entries("buyer-1").await;
+    until("the mirror to have them, too", async || (net.entries("mirror-1").await >= wanted).then_some(())).await;
+    // Nobody but the mirror can tell of them now.
+    for name in ["machine-1", "buyer-1"] {
+        assert_eq!(net.run("kill", &[name]).await.code, Some(0));
+    }
+    assert_eq!(net.run("restart", &["buyer-2"]).await.code, Some(0));
+    until("the buyer to hear of them", async || (net.entries("buyer-2").await >= wanted).then_some(())).await;
+    let still = [net.node("machine-1").await, net.node("buyer-1").await];
+    assert!(still.iter().all(|node| node["life"] == "down"), "{still:?}");
+
+    for name in ["machine-1", "buyer-1"] {
+        assert_eq!(net.run("restart", &[name]).await.code, Some(0));
+    }
+    net.closed_datasets("machine-1", 6).await;
+    let verified = net.run("verify", &[]).await.json();
+    assert_eq!(verified["ok"], true, "{verified}");
+    assert_eq!(verified["mirrors"][0]["logs"], 7, "{verified}");
+}
