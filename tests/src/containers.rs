@@ -280,6 +280,10 @@ impl Project {
     /// With what is wrong.
     pub async fn is_sound(&self) {
         self.feeds(false).await;
+        for machine in ["machine-1", "machine-2"] {
+            let container = self.container(machine).await;
+            docker_ok(&["exec", &container, "tributary", "dataset", "close"]).await;
+        }
         let (code, found) = self.verify(LONG).await;
         assert_eq!((code, &found["ok"]), (Some(0), &Value::Bool(true)), "{found:#}");
         let buyers = found["buyers"].as_array().unwrap();
