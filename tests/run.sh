@@ -4,13 +4,15 @@
 #   ./tests/run.sh                 everything
 #   ./tests/run.sh -E 'test(cdr)'  further arguments go to cargo-nextest: here, only tests whose name contains "cdr"
 #
-# The tests run in two parts, and the arguments go to both: the workspace as it is built everywhere, then what there is only with ROS 2.
+# The tests run in three parts, and the arguments go to each: the workspace as it is built everywhere, then what there is only with ROS 2,
+# then what there is only with Docker. For the last one, an image is built, which takes minutes: with arguments only if they say "container".
 #
 # Installs missing Debian packages when it runs as root; otherwise it names them and stops. With pip it installs, once, peaq's SDK and
 # CLI into target/peaq-venv, and ROS 2 Jazzy into target/ros2-venv where none is sourced. No test sends a packet beyond loopback, or
 # beyond network namespaces of its own. The network tests need such namespaces, of root or of a user; where there are none they are
 # skipped, which is said here, unless TRIBUTARY_NO_SKIPS makes them fail. The power-cut tests mount an ext4 image on a loop device where
-# they are allowed to, and say so where they are not.
+# they are allowed to, and say so where they are not. The container tests need a Docker engine with compose, and root; without they are
+# skipped, which is said here and which the runner counts, unless TRIBUTARY_CONTAINERS=1 makes that fail; TRIBUTARY_CONTAINERS=0 skips them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tests/tools/debian.sh
@@ -90,6 +92,23 @@ fi
 source tests/tools/ros2_env.sh
 pass --profile ros2 --package tributary --lib --package tributary-tests --test ros2 \
     --features tributary/ros2,tributary-tests/ros2 "$@"
+
+# --- Containers. Their image and all that the tests make of it is removed at the end, also when that comes early.
+source tests/tools/containers.sh
+if ((filters == 0)) || [[ "$*" == *container* ]]; then
+    if [[ ${TRIBUTARY_CONTAINERS:-} == 0 ]]; then
+        say "SKIPPED: the container tests, as TRIBUTARY_CONTAINERS=0 asks for"
+    elif reason=$(containers_missing); then
+        say "SKIPPED: the container tests; $reason"
+        [[ ${TRIBUTARY_CONTAINERS:-} != 1 ]] || exit 1
+    else
+        command -v debootstrap >/dev/null || install_missing debootstrap
+        say "building the container image"
+        trap remove_containers EXIT
+        build_container_image quick
+        pass --profile containers --package tributary-tests --test containers "$@"
+    fi
+fi
 
 if ((!found)); then
     say "no test is what the arguments ask for: $*"

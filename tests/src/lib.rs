@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test ends where something is wrong")]
 
 pub mod cleanup;
+pub mod containers;
 pub mod delivery;
 pub mod disk;
 pub mod home;

@@ -73,12 +73,14 @@ pub(super) async fn ingest_lines(State(api): State<Api>, request: Request) -> Re
     };
     events(|progress| async move {
         let (sender, receiver) = mpsc::channel(PARTS);
-        // Ends when the body does, or when nobody reads any more.
+        let stopping = api.node.stopping().clone();
+        // Ends when the body does, when nobody reads any more, or when the node stops: whoever sends may be silent for ever.
         let feed = async move {
             if !rest.is_empty() && sender.send(Ok(rest)).await.is_err() {
                 return;
             }
-            while let Some(part) = body.next().await {
+            let mut parts = std::pin::pin!(body.take_until(stopping.cancelled()));
+            while let Some(part) = parts.next().await {
                 if sender.send(part.map_err(io::Error::other)).await.is_err() {
                     return;
                 }
