@@ -210,13 +210,13 @@ impl SignedDeposit {
 
 fn check(deposit: &Deposit) -> Result<(), LayoutError> {
     let wrong = |reason| Err(LayoutError::Value { what: "deposit", reason });
+    if deposit.expires_ms <= deposit.issued_ms {
+        return wrong("expires before it is issued");
+    }
     match &deposit.state {
-        DepositState::Granted { total, .. } if !(1..=MAX_GRANTS_OF_REQUEST).contains(total) => {
-            wrong("of 1 to 4,096 grants")
-        }
+        DepositState::Granted { total, .. } if (1..=MAX_GRANTS_OF_REQUEST).contains(total) => Ok(()),
+        DepositState::Granted { .. } => wrong("of 1 to 4,096 grants"),
         DepositState::Denied { reason, .. } => check_text(reason, MAX_REASON, "reason"),
-        _ if deposit.expires_ms <= deposit.issued_ms => wrong("expires before it is issued"),
-        DepositState::Granted { .. } => Ok(()),
     }
 }
 

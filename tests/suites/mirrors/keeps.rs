@@ -6,7 +6,7 @@ use tributary_tests::{
     wait::until,
 };
 
-use super::common::{CHUNK, count, keeps_all, kept, log_of, machine, mirror, publish};
+use super::common::{CHUNK, address, count, keeps_all, kept, log_of, machine, mirror, publish};
 
 const CHUNKS: usize = 1500;
 const KILLS: u64 = 3;
@@ -85,4 +85,37 @@ async fn a_mirror_without_room_drops_the_oldest_chunks_keeps_all_entries_and_say
     mirror.stop().await;
     let log = log_of(&home, &did);
     assert!(count(&log) > 400 && log == log_of(&machine_home, &did), "every entry is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_has_is_said_and_fetched_when_somebody_comes_who_has_it() {
+    let sandbox = Sandbox::new();
+    let machine_home = machine(&sandbox, "", "free");
+    let mut machine = NodeProcess::start(&machine_home).await;
+    let link = machine.link().await;
+    let small = mirror(&sandbox, "small", &link, "  retention: { bytes: 1MiB }\n");
+    let small = NodeProcess::start(&small).await;
+    publish(&machine, 1, 400).await;
+    let some = until("the small mirror to be full", async || {
+        let feed = kept(&small).await;
+        let settled = feed.chunks_known == 400 && feed.missing == 0 && feed.behind == 0;
+        (settled && feed.chunks > 200).then_some(feed.chunks)
+    })
+    .await;
+    assert!(some < 400);
+    machine.kill();
+
+    // It has one source, which has not everything.
+    let link = format!("{link}&addr={}", address(&small).await);
+    let large = NodeProcess::start(&mirror(&sandbox, "large", &link, "")).await;
+    let part = until("what the small mirror has", async || {
+        let feed = kept(&large).await;
+        (feed.missing > 0 && feed.chunks == some).then_some(feed)
+    })
+    .await;
+    assert_eq!((part.chunks_known, part.missing, part.behind), (400, 400 - some, 0));
+    assert!(part.trouble.is_some_and(|trouble| trouble.contains("nobody had")));
+    let machine = NodeProcess::start(&machine_home).await;
+    keeps_all(&large, 400).await;
+    assert!(machine.status().await.served.chunks >= 400 - some);
 }
