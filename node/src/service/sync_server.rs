@@ -1,7 +1,7 @@
 //! Answers what other nodes ask to catch up: bindings, heads, entries, datasets and proofs, from the store.
 //!
 //! Everything in the store is either the machine's own or was verified when it was followed, so it is served to whoever asks;
-//! of other machines only where the node passes on what it follows.
+//! of other machines only their bindings, unless the node passes on what it follows.
 //! What an answer may cost is bounded before it is begun: requests per peer and second, requests at a time, bytes of an
 //! answer, entries that one lookup reads. Beyond a bound the answer is "busy", with the time after which to ask again. A
 //! machine that must not publish does not serve its own logs either.
@@ -57,7 +57,7 @@ pub(super) type FollowedHeads = Box<dyn Fn(&Did) -> Vec<Vec<u8>> + Send + Sync>;
 pub(super) struct SyncServer {
     store: Store,
     machine: Option<(Arc<Machine>, Arc<Outbox>)>,
-    /// `None` serves nothing of other machines.
+    /// `None` serves nothing of other machines but their bindings.
     followed: Option<FollowedHeads>,
     rates: PeerRates,
     places: Arc<Semaphore>,
@@ -177,7 +177,9 @@ impl SyncServer {
             return Ok(SyncResponse::Busy { retry_ms: TROUBLE_MS });
         }
         let own = self.machine.as_ref().is_some_and(|(machine, _)| machine.did() == did);
-        if !own && self.followed.is_none() {
+        // Bindings are few, and it is by them that a machine learns that another copy of it publishes.
+        let bindings = matches!(request, SyncRequest::Bindings { .. });
+        if !own && !bindings && self.followed.is_none() {
             return Ok(SyncResponse::NotFound);
         }
         match *request {

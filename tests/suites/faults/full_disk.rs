@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -50,12 +51,24 @@ impl SmallDisk {
         self.0.join("filler")
     }
 
-    /// Leaves only so much free.
+    /// Leaves only so much free, about. The node goes on writing meanwhile.
     fn fill(&self, room_mib: u64) {
-        let used = Command::new("df").args(["--output=avail", "-B1"]).arg(&self.0).output().unwrap();
-        let free: u64 = String::from_utf8(used.stdout).unwrap().lines().nth(1).unwrap().trim().parse().unwrap();
-        let len = free.saturating_sub(room_mib << 20);
-        fs::write(self.filler(), vec![1; usize::try_from(len).unwrap()]).unwrap();
+        let (mut filler, block) = (fs::File::create(self.filler()).unwrap(), vec![1; 1 << 20]);
+        loop {
+            let disk = rustix::fs::statvfs(&self.0).unwrap();
+            if disk.f_bavail * disk.f_frsize <= room_mib << 20 {
+                break;
+            }
+            match filler.write_all(&block) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => {
+                    let len = filler.metadata().unwrap().len();
+                    filler.set_len(len.saturating_sub(room_mib << 20)).unwrap();
+                    break;
+                }
+                Err(error) => panic!("the disk cannot be filled: {error}"),
+            }
+        }
     }
 
     fn free(&self) {

@@ -193,15 +193,16 @@ impl Sources<'_> {
         let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK_EVERY, LOOK_EVERY);
         loop {
             self.job.feed(plan).await?;
-            let (over, stuck) = {
+            // All of one moment: a schedule that nobody has joined yet is stuck, too.
+            let (over, stuck, sources) = {
                 let schedule = self.job.schedule();
-                (schedule.is_over(), schedule.is_stuck())
+                (schedule.is_over(), schedule.is_stuck(), schedule.sources())
             };
             if over {
                 return Ok(());
             }
             // Those that are not in the schedule are being reached, or about to be noticed as ended.
-            if stuck && self.workers.len() == self.job.schedule().sources() && !self.look().await? {
+            if stuck && self.workers.len() == sources && !self.look().await? {
                 if self.workers.is_empty() || locked(plan).is_over() {
                     return Err(self.exhausted());
                 }
