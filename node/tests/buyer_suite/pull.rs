@@ -110,6 +110,23 @@ async fn another_provider_makes_up_for_a_bad_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_nobody_waits_for_any_more_leaves_nothing_behind() {
+    let (machine, shopper) = (Machine::new(48).await, Shopper::new().await);
+    let (dataset, _) = machine.dataset("/imu", 400, 1);
+    shopper.follow(&machine).await;
+    shopper.buy(&machine, dataset).await;
+    let (progress, mut told) = mpsc::channel(1);
+    let pull = shopper.buyer.pull(&machine.did, PullSelection::Dataset(dataset), Some(progress));
+    tokio::select! {
+        biased;
+        state = told.recv() => assert!(state.unwrap().chunks < 400),
+        ended = pull => panic!("it ended before it was given up: {ended:?}"),
+    }
+    // The other end is held by what belongs to the pull, its threads included.
+    soon("the end of all that belongs to it", async { while told.recv().await.is_some() {} }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_pulled_that_was_not_granted() {
     let (machine, shopper) = (Machine::new(44).await, Shopper::new().await);
     let (dataset, _) = machine.dataset("/imu", 6, 1);

@@ -236,10 +236,20 @@ impl Sources<'_> {
     }
 }
 
+/// Lets the checking threads end when it is dropped, which is also when whoever waits for the job gives up.
+struct Checking<'a>(&'a Job);
+
+impl Drop for Checking<'_> {
+    fn drop(&mut self) {
+        locked(&self.0.arrived).take();
+    }
+}
+
 /// Runs the workers, then waits for the disk.
 pub(super) async fn run(job: &Arc<Job>, handle: &Arc<Handle>, plan: Plan) -> Result<(), PullJobError> {
     let (arrived, queue) = mpsc::channel(BATCH_CHUNKS);
     *locked(&job.arrived) = Some(arrived);
+    let checking = Checking(job);
     let queue = Arc::new(Mutex::new(queue));
     let wrote: Arc<Mutex<Option<StoreError>>> = Arc::default();
     let (done, mut checkers) = mpsc::channel::<()>(1);
@@ -260,7 +270,7 @@ pub(super) async fn run(job: &Arc<Job>, handle: &Arc<Handle>, plan: Plan) -> Res
 
     // Everything that arrived goes through the checks and to the disk, also when the job failed: room in the window comes back
     // only then.
-    drop(locked(&job.arrived).take());
+    drop(checking);
     while checkers.recv().await.is_some() {}
     let whole = u32::try_from(WINDOW / UNIT).unwrap_or(u32::MAX);
     let _all = job.window.acquire_many(whole).await.map_err(|_| FeedsError::Stopped)?;
