@@ -16,6 +16,8 @@ use tributary_tests::{
 };
 
 const TOPIC: &str = "/imu";
+/// A buyer that serves what it follows to other followers.
+const RESEED: &str = "buyer: { reseed: true }\n";
 
 fn machine(sandbox: &Sandbox) -> PathBuf {
     sandbox.machine("machine", &[stream(TOPIC, ", chunk: { bytes: 8KiB }")])
@@ -166,7 +168,8 @@ async fn a_cloned_home_is_refused_until_it_is_bound_and_the_first_one_learns_of_
     let sandbox = Sandbox::new();
     let home = machine(&sandbox);
     let owner_key = take_owner_key(&home, &sandbox);
-    let near = NodeProcess::start(&sandbox.buyer("near", "")).await;
+    // The two buyers are each other's only source once the copies have parted.
+    let near = NodeProcess::start(&sandbox.buyer("near", RESEED)).await;
     let node = NodeProcess::start(&home).await;
     let did = node.status().await.did;
     trade::follow(&near, &node).await;
@@ -188,7 +191,7 @@ async fn a_cloned_home_is_refused_until_it_is_bound_and_the_first_one_learns_of_
     bind(&clone, &owner_key).await;
     let peer = near.status().await.listen.first().unwrap().clone();
     let twin = NodeProcess::start(&clone).await;
-    let far_home = sandbox.buyer("far", "");
+    let far_home = sandbox.buyer("far", RESEED);
     let config = fs::read_to_string(far_home.join("config.yaml")).unwrap();
     fs::write(far_home.join("config.yaml"), config.replace("  limits:", &format!("  peers: [\"{peer}\"]\n  limits:")))
         .unwrap();
