@@ -30,7 +30,7 @@ if [[ ! -e $cache/complete ]]; then
     mkdir -p "$cache"
     # What `debian:bookworm-slim` is: no documentation, no package lists.
     slim=(--variant=minbase --arch="$(dpkg --print-architecture)")
-    debootstrap "${slim[@]}" "$release" "$cache/runtime" http://deb.debian.org/debian >"$cache/log" 2>&1 || { tail -n 20 "$cache/log" >&2; exit 1; }
+    debootstrap "${slim[@]}" "$release" "$cache/runtime" >"$cache/log" 2>&1 || { tail -n 20 "$cache/log" >&2; exit 1; }
     cp -a "$cache/runtime" "$cache/rust"
     # What `rust:slim` adds to it, beside Rust.
     DEBIAN_FRONTEND=noninteractive chroot "$cache/rust" \
