@@ -6,7 +6,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use libp2p::{Multiaddr, PeerId};
-use tributary_protocol::ids::Did;
+use tributary_protocol::{ids::Did, wire::topic_machine};
 
 use super::{
     super::{Feeds, error::FollowError},
@@ -105,6 +105,13 @@ impl Feeds {
         let mut peers = known();
         if peers.is_empty() && self.discover(handle).await? > 0 {
             peers = known();
+        }
+        // Who follows the feed may keep it, and has perhaps not told anything of it since this node started.
+        let net = self.net()?;
+        for peer in net.listeners(topic_machine(&handle.did)).await? {
+            if peer != net.peer_id() && !own.contains(&peer) && !peers.contains(&peer) {
+                peers.push(peer);
+            }
         }
         let connected = self.connected().await?;
         peers.sort_by_key(|peer| !connected.contains(peer));
