@@ -6,7 +6,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use libp2p::{Multiaddr, PeerId};
-use tributary_protocol::{ids::Did, wire::topic_machine};
+use tributary_protocol::ids::Did;
 
 use super::{
     super::{Feeds, error::FollowError},
@@ -96,23 +96,15 @@ impl Feeds {
     /// Without a network.
     pub(crate) async fn others(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
         let own = self.machine_peers(handle).await?;
-        let known = || -> Vec<PeerId> {
+        let knows_somebody = {
             let reach = handle.reach();
-            let mut peers = reach.providers.clone();
-            peers.extend(reach.peers.iter().filter(|peer| !reach.providers.contains(peer)));
-            peers.into_iter().filter(|peer| !own.contains(peer)).collect()
+            reach.providers.iter().chain(&reach.peers).any(|peer| !own.contains(peer))
         };
-        let mut peers = known();
-        if peers.is_empty() && self.discover(handle).await? > 0 {
-            peers = known();
+        if !knows_somebody {
+            self.discover(handle).await?;
         }
-        // Who follows the feed may keep it, and has perhaps not told anything of it since this node started.
-        let net = self.net()?;
-        for peer in net.listeners(topic_machine(&handle.did)).await? {
-            if peer != net.peer_id() && !own.contains(&peer) && !peers.contains(&peer) {
-                peers.push(peer);
-            }
-        }
+        // Those who follow it, too: one that keeps it has perhaps not told anything of it since this node started.
+        let mut peers = self.beside(handle, &own).await?;
         let connected = self.connected().await?;
         peers.sort_by_key(|peer| !connected.contains(peer));
         Ok(peers)

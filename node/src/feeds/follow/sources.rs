@@ -40,18 +40,23 @@ impl Feeds {
 
     /// The peers to pull from, the most likely first. Grows while a pull runs.
     pub(in crate::feeds) async fn sources(&self, handle: &Arc<Handle>) -> Result<Vec<PeerId>, FollowError> {
-        let net = self.net()?;
         let mut sources = self.machine_peers(handle).await?;
+        let beside = self.beside(handle, &sources).await?;
+        sources.extend(beside);
+        Ok(sources)
+    }
+
+    /// The peers beside the machine's `own` nodes that may have its feed, providers first.
+    pub(super) async fn beside(&self, handle: &Arc<Handle>, own: &[PeerId]) -> Result<Vec<PeerId>, FollowError> {
+        let net = self.net()?;
         let listeners = net.listeners(topic_machine(&handle.did)).await?;
-        let told: Vec<PeerId> = {
-            let reach = handle.reach();
-            reach.providers.iter().chain(&listeners).chain(&reach.peers).copied().collect()
-        };
-        for peer in told {
-            if peer != net.peer_id() && !sources.contains(&peer) {
-                sources.push(peer);
+        let reach = handle.reach();
+        let mut beside = Vec::new();
+        for peer in reach.providers.iter().chain(&listeners).chain(&reach.peers).copied() {
+            if peer != net.peer_id() && !own.contains(&peer) && !beside.contains(&peer) {
+                beside.push(peer);
             }
         }
-        Ok(sources)
+        Ok(beside)
     }
 }
